@@ -1,0 +1,80 @@
+"""Paths inside a root file system, resolved as a process inside it would see them.
+
+Symbolic links of an image are hostile input: ``/etc/resolv.conf -> /proc/1/root/etc/shadow``
+must never lead the engine out of the container's root.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from isula_edge import errors
+
+__all__ = ["ensure_target", "resolve_in_root"]
+
+_MAX_LINKS = 40
+
+
+def resolve_in_root(root: str, path: str) -> str:
+    """``path`` with every link resolved inside ``root``, as a host path below ``root``.
+
+    Components that do not exist are kept as they are, so the answer can be created.
+    Raises InvalidArgument when there are more than 40 links (a loop).
+    """
+    todo = [part for part in path.split("/") if part not in ("", ".")]
+    todo.reverse()
+    done: list[str] = []
+    links = 0
+    while todo:
+        part = todo.pop()
+        if part == ".":
+            continue
+        if part == "..":
+            if done:
+                done.pop()
+            continue
+        here = "/".join((root, *done, part))
+        try:
+            target = os.readlink(here)
+        except OSError:
+            done.append(part)
+            continue
+        links += 1
+        if links > _MAX_LINKS:
+            raise errors.InvalidArgument(f"too many symbolic links in {path}", ref=path)
+        if target.startswith("/"):
+            done = []
+        todo.extend(p for p in reversed(target.split("/")) if p not in ("", "."))
+    return "/".join((root, *done))
+
+
+def ensure_target(root: str, path: str, *, directory: bool) -> str:
+    """The resolved host path of mount target ``path`` in ``root``, made when missing.
+
+    Missing parents and a missing directory are made 0755, a missing file 0644 and empty.
+    Raises FailedPrecondition when a file is in the way of a directory or the reverse.
+    """
+    target = resolve_in_root(root, path)
+    parent = target if directory else os.path.dirname(target)
+    try:
+        os.makedirs(parent, 0o755, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise errors.FailedPrecondition(
+            f"cannot mount on {path}: a file is in the way", ref=path
+        ) from error
+    if directory:
+        return target
+    try:
+        fd = os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644)
+        os.close(fd)
+    except FileExistsError:
+        if stat.S_ISDIR(os.lstat(target).st_mode):
+            raise errors.FailedPrecondition(
+                f"cannot mount a file on {path}: it is a directory", ref=path
+            ) from None
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+    return target

@@ -1,0 +1,273 @@
+"""Child processes of the daemon, and who a process is.
+
+Children are started with posix_spawn(3) (vfork inside), never with fork: a Python
+daemon's page tables are too large to copy for every container.  One :class:`Reaper`
+waits for all of them, and, as the daemon is a child subreaper, also for processes
+that the daemon's children left behind (an exec's process, a supervisor).
+
+A pid alone names nothing: :class:`Identity` adds the start time and the boot id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["Identity", "Reaper", "boot_id", "exit_code", "identify", "signal_process", "spawn"]
+
+_CLEAN_ENV = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+_boot_id = ""
+
+
+def boot_id() -> str:
+    """The kernel's random id of this boot."""
+    global _boot_id
+    if not _boot_id:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            _boot_id = file.read().strip()
+    return _boot_id
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A process that cannot be mistaken for another: pid, start time in ticks, boot id."""
+
+    pid: int
+    start_ticks: int
+    boot: str
+
+    def alive(self) -> bool:
+        """Whether this very process runs now (a zombie does not)."""
+        if self.pid <= 0 or self.boot != boot_id():
+            return False
+        found = _stat(self.pid)
+        return found is not None and found[1] == self.start_ticks and found[0] not in "ZX"
+
+
+def _stat(pid: int) -> tuple[str, int] | None:
+    """State letter and start time (field 22 of proc_pid_stat(5)) of ``pid``."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            data = file.read()
+    except OSError:
+        return None
+    fields = data[data.rindex(b")") + 2 :].split()
+    return fields[0].decode(), int(fields[19])
+
+
+def identify(pid: int) -> Identity | None:
+    """The identity of the process that has ``pid`` now, or None."""
+    found = _stat(pid)
+    if found is None:
+        return None
+    return Identity(pid, found[1], boot_id())
+
+
+def signal_process(process: Identity, number: int) -> bool:
+    """Sends ``number`` to exactly this process; False when it is gone.
+
+    Uses a pidfd (Linux 5.3) so that the pid cannot be reused between the check and the
+    signal; on older kernels the start time is checked just before kill(2).
+    """
+    try:
+        fd = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        fd = -1
+    try:
+        if not process.alive():
+            return False
+        if fd >= 0:
+            signal.pidfd_send_signal(fd, number)
+        else:
+            os.kill(process.pid, number)
+    except ProcessLookupError:
+        return False
+    finally:
+        if fd >= 0:
+            os.close(fd)
+    return True
+
+
+def spawn(
+    argv: Sequence[str],
+    *,
+    stdin: int = -1,
+    stdout: int = -1,
+    stderr: int = -1,
+    fds: Mapping[int, int] | None = None,
+    env: Mapping[str, str] | None = None,
+    new_session: bool = False,
+) -> int:
+    """Starts ``argv`` (its first word an absolute path) and returns the pid.
+
+    A stream of -1 is /dev/null.  ``fds`` maps descriptor numbers of the child to ours.
+    Everything else is closed in the child: the engine's descriptors are close-on-exec.
+    Signals that Python ignores (SIGPIPE) are reset.  Raises OSError naming the program.
+    """
+    actions: list[tuple[int, ...] | tuple[int, int, str, int, int]] = []
+    plan = {0: stdin, 1: stdout, 2: stderr, **(fds or {})}
+    spare = []
+    try:
+        for number, source in plan.items():
+            if source < 0:
+                flags = os.O_RDONLY if number == 0 else os.O_WRONLY
+                actions.append((os.POSIX_SPAWN_OPEN, number, "/dev/null", flags, 0))
+            else:
+                # a dup2 onto the same number would keep close-on-exec, and a target may
+                # be the source of a later one: go through fresh numbers
+                copy = os.dup(source)
+                while copy <= max(plan):
+                    spare.append(copy)
+                    copy = os.dup(source)
+                spare.append(copy)
+                actions.append((os.POSIX_SPAWN_DUP2, copy, number))
+        return os.posix_spawn(
+            argv[0],
+            list(argv),
+            dict(env if env is not None else _CLEAN_ENV),
+            file_actions=actions,
+            setsid=new_session,
+            setsigmask=[],
+            setsigdef=[signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP],
+        )
+    except OSError as error:
+        error.filename = error.filename or argv[0]
+        raise
+    finally:
+        for fd in spare:
+            os.close(fd)
+
+
+def exit_code(status: int) -> int:
+    """The shell's number for a wait status: 0-255, or 128 + signal."""
+    code = os.waitstatus_to_exitcode(status)
+    return 128 - code if code < 0 else code
+
+
+class Reaper:
+    """Waits for every child of the daemon; one per event loop.
+
+    ``watch(pid)`` gives a future of the exit code.  A child that nobody watches is reaped
+    silently; the codes of the last few are kept, so that watching just after the end works.
+    """
+
+    _KEPT = 512
+
+    def __init__(self) -> None:
+        self._waiting: dict[int, asyncio.Future[int]] = {}
+        self._ended: dict[int, int] = {}
+
+    def install(self) -> None:
+        """Begins to listen for SIGCHLD in the running loop."""
+        asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self.reap)
+
+    def watch(self, pid: int) -> asyncio.Future[int]:
+        """A future of the exit code of child ``pid`` (128 + signal when killed)."""
+        future = self._waiting.get(pid)
+        if future is None:
+            future = asyncio.get_running_loop().create_future()
+            if pid in self._ended:
+                future.set_result(self._ended.pop(pid))
+            else:
+                self._waiting[pid] = future
+        return future
+
+    def spawned(self, pid: int) -> int:
+        """Forgets what an earlier process with this pid left; call right after spawning."""
+        self._ended.pop(pid, None)
+        return pid
+
+    async def run(
+        self, argv: Sequence[str], *, data: bytes = b"", timeout_s: float = 120.0
+    ) -> tuple[int, bytes, bytes]:
+        """Runs ``argv`` to its end: exit code, standard output, standard error.
+
+        Raises TimeoutError after killing it; output is bounded to 1 MiB per stream.
+        """
+        out_r, out_w = os.pipe()
+        err_r, err_w = os.pipe()
+        in_r, in_w = os.pipe() if data else (-1, -1)
+        try:
+            try:
+                pid = self.spawned(spawn(argv, stdin=in_r, stdout=out_w, stderr=err_w))
+            finally:
+                for fd in (out_w, err_w, in_r):
+                    if fd >= 0:
+                        os.close(fd)
+            future = self.watch(pid)
+            if data:
+                os.write(in_w, data)
+                os.close(in_w)
+                in_w = -1
+            try:
+                async with asyncio.timeout(timeout_s):
+                    out, err, code = await asyncio.gather(
+                        _drain(out_r), _drain(err_r), future
+                    )
+            except TimeoutError:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                raise
+            return code, out, err
+        finally:
+            for fd in (out_r, err_r, in_w):
+                if fd >= 0:
+                    os.close(fd)
+
+    def reap(self) -> None:
+        """Collects every child that has ended."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            code = exit_code(status)
+            future = self._waiting.pop(pid, None)
+            if future is None:
+                self._ended[pid] = code
+                if len(self._ended) > self._KEPT:
+                    self._ended.pop(next(iter(self._ended)))
+            elif not future.done():
+                future.set_result(code)
+
+
+async def _drain(fd: int, limit: int = 1 << 20) -> bytes:
+    loop = asyncio.get_running_loop()
+    os.set_blocking(fd, False)
+    chunks: list[bytes] = []
+    size = 0
+    done = loop.create_future()
+
+    def readable() -> None:
+        nonlocal size
+        try:
+            chunk = os.read(fd, 65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            chunk = b""
+        if not chunk:
+            loop.remove_reader(fd)
+            if not done.done():
+                done.set_result(None)
+        elif size < limit:
+            chunks.append(chunk)
+            size += len(chunk)
+
+    loop.add_reader(fd, readable)
+    try:
+        await done
+    finally:
+        loop.remove_reader(fd)
+    return b"".join(chunks)

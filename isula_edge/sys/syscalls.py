@@ -1,0 +1,167 @@
+"""System calls that Python 3.11 does not have, one thin function each.
+
+A failure is an OSError with the errno and a text that names the call and its main
+argument; ENOSYS says that the kernel lacks the call.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import platform
+
+__all__ = [
+    "CLONE_FS",
+    "CLONE_NEWNS",
+    "IN_CLOSE_WRITE",
+    "IN_CREATE",
+    "IN_MODIFY",
+    "IN_MOVED_TO",
+    "MNT_DETACH",
+    "MS_BIND",
+    "MS_NODEV",
+    "MS_NOEXEC",
+    "MS_NOSUID",
+    "MS_PRIVATE",
+    "MS_RDONLY",
+    "MS_REC",
+    "MS_REMOUNT",
+    "RESOLVE_IN_ROOT",
+    "inotify_add_watch",
+    "inotify_init",
+    "inotify_rm_watch",
+    "mount",
+    "openat2",
+    "prctl",
+    "set_child_subreaper",
+    "syncfs",
+    "umount",
+    "unshare",
+]
+
+CLONE_FS = 0x00000200
+CLONE_NEWNS = 0x00020000
+
+IN_MODIFY = 0x00000002
+IN_CLOSE_WRITE = 0x00000008
+IN_MOVED_TO = 0x00000080
+IN_CREATE = 0x00000100
+
+MNT_DETACH = 2
+
+MS_RDONLY = 1
+MS_NOSUID = 2
+MS_NODEV = 4
+MS_NOEXEC = 8
+MS_REMOUNT = 32
+MS_BIND = 4096
+MS_REC = 16384
+MS_PRIVATE = 1 << 18
+
+PR_SET_CHILD_SUBREAPER = 36
+"""Linux 3.4."""
+
+RESOLVE_IN_ROOT = 0x10
+"""openat2(2), Linux 5.6."""
+
+_NR_OPENAT2 = 437
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mount.argtypes = (
+    ctypes.c_char_p,
+    ctypes.c_char_p,
+    ctypes.c_char_p,
+    ctypes.c_ulong,
+    ctypes.c_char_p,
+)
+_libc.umount2.argtypes = (ctypes.c_char_p, ctypes.c_int)
+_libc.unshare.argtypes = (ctypes.c_int,)
+_libc.inotify_add_watch.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_uint32)
+
+
+def _check(result: int, call: str, subject: str = "") -> int:
+    if result >= 0:
+        return result
+    number = ctypes.get_errno()
+    if number == errno.ENOSYS:
+        text = f"kernel {platform.release()} has no {call}(2)"
+    else:
+        text = f"{call}: {os.strerror(number)}"
+    raise OSError(number, text, subject or None)
+
+
+def mount(source: str, target: str, fstype: str, flags: int = 0, data: str = "") -> None:
+    """mount(2)."""
+    result = _libc.mount(
+        os.fsencode(source), os.fsencode(target), os.fsencode(fstype), flags, os.fsencode(data)
+    )
+    _check(result, "mount", target)
+
+
+def umount(target: str, flags: int = 0) -> None:
+    """umount2(2)."""
+    _check(_libc.umount2(os.fsencode(target), flags), "umount2", target)
+
+
+def unshare(flags: int) -> None:
+    """unshare(2) for the calling thread."""
+    _check(_libc.unshare(flags), "unshare")
+
+
+def prctl(option: int, arg2: int = 0, arg3: int = 0, arg4: int = 0, arg5: int = 0) -> int:
+    """prctl(2) with integer arguments."""
+    words = [ctypes.c_ulong(word) for word in (arg2, arg3, arg4, arg5)]
+    return _check(_libc.prctl(option, *words), "prctl", str(option))
+
+
+def set_child_subreaper() -> bool:
+    """Makes orphans of our children ours; False where the kernel (before 3.4) cannot."""
+    try:
+        prctl(PR_SET_CHILD_SUBREAPER, 1)
+    except OSError:
+        return False
+    return True
+
+
+def syncfs(fd: int) -> None:
+    """syncfs(2), Linux 2.6.39."""
+    _check(_libc.syncfs(fd), "syncfs")
+
+
+def openat2(dir_fd: int, path: str, flags: int, resolve: int) -> int:
+    """openat2(2), Linux 5.6: a file descriptor, close-on-exec."""
+
+    class OpenHow(ctypes.Structure):
+        _fields_ = (
+            ("flags", ctypes.c_uint64),
+            ("mode", ctypes.c_uint64),
+            ("resolve", ctypes.c_uint64),
+        )
+
+    how = OpenHow(flags | os.O_CLOEXEC, 0, resolve)
+    result = _libc.syscall(
+        ctypes.c_long(_NR_OPENAT2),
+        ctypes.c_int(dir_fd),
+        ctypes.c_char_p(os.fsencode(path)),
+        ctypes.byref(how),
+        ctypes.c_size_t(ctypes.sizeof(how)),
+    )
+    return _check(result, "openat2", path)
+
+
+def inotify_init() -> int:
+    """A non-blocking, close-on-exec inotify descriptor."""
+    return _check(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC), "inotify_init1")
+
+
+def inotify_add_watch(fd: int, path: str, mask: int) -> int:
+    """A watch descriptor for ``path``."""
+    return _check(
+        _libc.inotify_add_watch(fd, os.fsencode(path), mask), "inotify_add_watch", path
+    )
+
+
+def inotify_rm_watch(fd: int, watch: int) -> None:
+    """Ends a watch."""
+    _check(_libc.inotify_rm_watch(fd, watch), "inotify_rm_watch")
