@@ -1,0 +1,124 @@
+"""Reading and writing one record file, and directories of them."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import struct
+import zlib
+from typing import TYPE_CHECKING, Any
+
+import cbor2
+
+from isula_edge import errors
+from isula_edge.store import schema
+from isula_edge.sys import atomic
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["SUFFIX", "RecordStore", "quarantine", "read_record", "write_record"]
+
+SUFFIX = ".cbor"
+_HEADER = struct.Struct(">4sHII")
+_MAGIC = b"ISR1"
+_log = logging.getLogger(__name__)
+
+
+def write_record(path: str, kind: str, payload: dict[str, Any], *, durable: bool = True) -> None:
+    """Replaces the record at ``path`` atomically; raises NoSpace."""
+    body = cbor2.dumps(payload)
+    head = _HEADER.pack(_MAGIC, schema.CURRENT[kind], len(body), zlib.crc32(body))
+    atomic.write(path, head + body, 0o600, durable=durable)
+
+
+def read_record(path: str, kind: str) -> dict[str, Any]:
+    """The payload of the record at ``path`` in the current layout.
+
+    Raises FileNotFoundError when there is none and DamagedRecord when its magic, length,
+    checksum, CBOR or version is wrong.
+    """
+    with open(path, "rb") as file:
+        data = file.read()
+    try:
+        magic, version, length, crc = _HEADER.unpack_from(data)
+        body = data[_HEADER.size :]
+        if magic != _MAGIC or len(body) != length or zlib.crc32(body) != crc:
+            raise ValueError("wrong magic, length or checksum")
+        payload = cbor2.loads(body)
+        if not isinstance(payload, dict):
+            raise ValueError("payload is no map")
+    except (struct.error, ValueError, cbor2.CBORDecodeError) as error:
+        raise errors.DamagedRecord(
+            f"{kind} record {path} is damaged: {error}", kind=kind, ref=path
+        ) from error
+    return schema.migrate(kind, version, payload)
+
+
+def quarantine(path: str, folder: str) -> str:
+    """Moves a damaged file into ``folder`` under a name that says where it was; its new path."""
+    os.makedirs(folder, 0o700, exist_ok=True)
+    base = os.path.join(folder, path.strip("/").replace("/", "%"))
+    target, count = base, 0
+    while os.path.exists(target):
+        count += 1
+        target = f"{base}.{count}"
+    os.rename(path, target)
+    with contextlib.suppress(OSError):
+        atomic.fsync_dir(folder)
+        atomic.fsync_dir(os.path.dirname(path))
+    return target
+
+
+class RecordStore:
+    """The records of one kind in one directory, ``<folder>/<key>.cbor``.
+
+    Damaged ones are moved to ``quarantine_dir`` while loading and listed in
+    ``quarantined``; nothing here is fatal to the engine (case A01).
+    """
+
+    def __init__(self, folder: str, kind: str, quarantine_dir: str) -> None:
+        self.folder = folder
+        self.kind = kind
+        self.quarantine_dir = quarantine_dir
+        self.quarantined: list[str] = []
+        atomic.make_dir(folder)
+        atomic.sweep(folder)
+
+    def path(self, key: str) -> str:
+        """Where the record ``key`` is or would be."""
+        return f"{self.folder}/{key}{SUFFIX}"
+
+    def load(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Every readable record with its key; the others are quarantined."""
+        for name in sorted(os.listdir(self.folder)):
+            if not name.endswith(SUFFIX):
+                continue
+            key = name[: -len(SUFFIX)]
+            payload = self.read(key)
+            if payload is not None:
+                yield key, payload
+
+    def read(self, key: str) -> dict[str, Any] | None:
+        """One record, or None when it is absent or was damaged (and is now quarantined)."""
+        path = self.path(key)
+        try:
+            return read_record(path, self.kind)
+        except FileNotFoundError:
+            return None
+        except errors.DamagedRecord as error:
+            moved = quarantine(path, self.quarantine_dir)
+            self.quarantined.append(moved)
+            _log.error("%s; moved to %s", error, moved)
+            return None
+
+    def write(self, key: str, payload: dict[str, Any]) -> None:
+        """Makes the record durable; raises NoSpace."""
+        write_record(self.path(key), self.kind, payload)
+
+    def remove(self, key: str) -> None:
+        """Deletes the record durably; works on a full disk; absent is fine."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path(key))
+            atomic.fsync_dir(self.folder)

@@ -1,0 +1,43 @@
+"""Schema versions of each kind of record, and the migrations between them.
+
+====================  =======  =====================================================
+kind                  version  keys
+====================  =======  =====================================================
+engine                1        driver
+image                 1        id config manifest manifest_digest media_type names
+                               digests chain_ids size created_ns loaded_ns pinned
+layer                 1        chain_id parent diff_id digest compressed_size size dir
+container             1        id name created_ns image image_id runtime config host
+                               rootfs state
+====================  =======  =====================================================
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from isula_edge import errors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["CURRENT", "MIGRATIONS", "migrate"]
+
+CURRENT = {"engine": 1, "image": 1, "layer": 1, "container": 1}
+MIGRATIONS: dict[tuple[str, int], Callable[[dict[str, Any]], dict[str, Any]]] = {}
+"""(kind, version) -> function that turns a payload of that version into the next one."""
+
+
+def migrate(kind: str, version: int, payload: dict[str, Any]) -> dict[str, Any]:
+    """``payload`` in the current layout; DamagedRecord for a version from the future."""
+    current = CURRENT[kind]
+    if version > current:
+        raise errors.DamagedRecord(
+            f"{kind} record has schema {version}, this engine reads up to {current}",
+            kind=kind,
+            hint="the graph was written by a newer isulad; use that version",
+        )
+    while version < current:
+        payload = MIGRATIONS[kind, version](payload)
+        version += 1
+    return payload
