@@ -12,7 +12,7 @@ import stat
 
 from isula_edge import errors
 
-__all__ = ["ensure_target", "resolve_in_root"]
+__all__ = ["ensure_target", "find_program", "resolve_in_root"]
 
 _MAX_LINKS = 40
 
@@ -78,3 +78,31 @@ def ensure_target(root: str, path: str, *, directory: bool) -> str:
         if error.errno != errno.EROFS:
             raise
     return target
+
+
+def find_program(root: str, program: str, search_path: str, cwd: str = "/") -> tuple[str, str]:
+    """Where execvp(3) inside ``root`` finds ``program``: path inside, and the host's path.
+
+    Raises CommandNotFound, or CommandNotExecutable when it is there without execute
+    permission or is a directory.
+    """
+    if "/" in program:
+        candidates = [program if program.startswith("/") else f"{cwd.rstrip('/')}/{program}"]
+    else:
+        candidates = [f"{part or cwd}/{program}" for part in search_path.split(":")]
+    blocked = ""
+    for inside in candidates:
+        host = resolve_in_root(root, inside)
+        try:
+            mode = os.stat(host, follow_symlinks=False).st_mode
+        except OSError:
+            continue
+        if stat.S_ISREG(mode) and mode & 0o111:
+            return inside, host
+        blocked = "is a directory" if stat.S_ISDIR(mode) else "permission denied"
+    if blocked:
+        raise errors.CommandNotExecutable(
+            f'exec: "{program}": {blocked}', kind="command", ref=program
+        )
+    where = "no such file or directory" if "/" in program else "executable file not found in $PATH"
+    raise errors.CommandNotFound(f'exec: "{program}": {where}', kind="command", ref=program)

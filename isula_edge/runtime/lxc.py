@@ -1,0 +1,381 @@
+"""The lxc driver: stock LXC 4 to 6 under conmon.
+
+``create`` starts conmon with a generated launcher as its "runtime"; the launcher puts
+lxc-start into the background and returns.  lxc-start stays as LXC's own monitor, a child of
+conmon.  The gate ``go`` (a FIFO) holds lxc-start back until :meth:`Lxc.start`, so that a
+client can be attached before the first byte of output.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import shlex
+import signal
+import socket
+import sys
+import tty
+from typing import TYPE_CHECKING
+
+from isula_edge import errors, wire
+from isula_edge.runtime import ctty, lxc_config, lxc_log
+from isula_edge.runtime.base import ExecProcess, ExecSpec, Started
+from isula_edge.runtime.hooks import lxc_hook
+from isula_edge.runtime.supervisor import exit_file
+from isula_edge.runtime.terminal import open_pty, pty_in
+from isula_edge.sys import atomic, paths, process, syscalls
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from isula_edge.cgroup import Host
+    from isula_edge.runtime.base import Bundle
+    from isula_edge.runtime.supervisor import Supervisor
+    from isula_edge.sys.inotify import Watcher
+    from isula_edge.sys.process import Identity, Reaper
+
+__all__ = ["Lxc"]
+
+_log = logging.getLogger(__name__)
+_START_TIMEOUT_S = 120.0
+_MONITOR_CGROUP = "isulad-monitor"
+
+
+class Lxc:
+    """Runs bundles with lxc-start and liblxc."""
+
+    name = "lxc"
+
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        reaper: Reaper,
+        watcher: Watcher,
+        cgroups: Host,
+        seccomp_text: Callable[[dict[str, object]], str],
+        libexec: str,
+        lxc_start: str = "/usr/bin/lxc-start",
+    ) -> None:
+        self._supervisor = supervisor
+        self._reaper = reaper
+        self._watcher = watcher
+        self._cgroups = cgroups
+        self._seccomp_text = seccomp_text
+        self._libexec = libexec
+        self.program = lxc_start
+        self._gates: dict[str, int] = {}
+        self._terminal_gates: dict[str, int] = {}
+        self._slaves: dict[str, int] = {}
+        self._monitors: dict[str, int] = {}
+
+    async def create(self, bundle: Bundle) -> None:
+        """Writes configuration and launcher, starts conmon, opens the terminal."""
+        run = bundle.run_dir
+        seccomp = f"{run}/seccomp"
+        config = lxc_config.build(
+            bundle,
+            version=self._cgroups.version,
+            monitor_cgroup=_MONITOR_CGROUP,
+            seccomp_path=seccomp,
+        )
+        text = config.text + lxc_hook(bundle, f"{run}/hooks")
+        if bundle.terminal:
+            helper = ctty.install(self._libexec, os.uname().machine)
+            text += lxc_config.mount_entry(helper, ctty.PATH, ("bind", "ro", "create=file"))
+            text += lxc_config.mount_entry(f"{run}/gate", ctty.GATE, ("bind", "create=file"))
+        if config.seccomp:
+            atomic.write(seccomp, self._seccomp_text(config.seccomp).encode(), durable=False)
+        atomic.write(f"{run}/config", text.encode("utf-8", "surrogateescape"), durable=False)
+        atomic.write(f"{run}/lxc.log", b"", durable=False)
+        atomic.write(f"{run}/launch", self._launcher(bundle), 0o700, durable=False)
+        for name in ("go", "console", "gate"):
+            with contextlib.suppress(FileExistsError):
+                os.mkfifo(f"{run}/{name}", 0o600)
+        # opened for both, so that neither side's open or write ever blocks
+        self._gates[bundle.id] = os.open(f"{run}/go", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            launch = self._supervisor.launch(bundle, f"{run}/launch", env=config.inherited)
+            if bundle.terminal:
+                gate = os.open(f"{run}/gate", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+                self._terminal_gates[bundle.id] = gate
+                terminal = asyncio.create_task(self._give_terminal(bundle))
+                try:
+                    self._monitors[bundle.id] = await launch
+                finally:
+                    terminal.cancel()
+                    with contextlib.suppress(asyncio.CancelledError, OSError):
+                        await terminal
+            else:
+                self._monitors[bundle.id] = await launch
+        except BaseException:
+            self._close_gate(bundle)
+            raise
+
+    async def start(self, bundle: Bundle) -> Started:
+        """Opens the gate and waits until init has been executed."""
+        log = f"{bundle.run_dir}/lxc.log"
+        changed = asyncio.Event()
+        watch = self._watcher.add(log, syscalls.IN_MODIFY, lambda _: changed.set())
+        ended = self._watcher.add(
+            os.path.dirname(exit_file(bundle.run_dir)),
+            syscalls.IN_MOVED_TO | syscalls.IN_CREATE,
+            lambda _: changed.set(),
+        )
+        try:
+            os.write(self._gates[bundle.id], b"go\n")
+            async with asyncio.timeout(_START_TIMEOUT_S):
+                return await self._wait_started(bundle, log, changed)
+        except TimeoutError as error:
+            raise errors.DeadlineExceeded(
+                f"container {bundle.name} did not start within {_START_TIMEOUT_S:.0f} s",
+                kind="container",
+                ref=bundle.id,
+            ) from error
+        finally:
+            self._watcher.remove(watch)
+            self._watcher.remove(ended)
+            self._close_gate(bundle)
+
+    async def _wait_started(self, bundle: Bundle, log: str, changed: asyncio.Event) -> Started:
+        while True:
+            changed.clear()
+            progress = lxc_log.read_progress(log)
+            if progress.exec_error:
+                self._raise_exec(bundle, progress.exec_error)
+            if progress.pid:
+                self._release_terminal(bundle)
+                init = process.identify(progress.pid) or process.Identity(
+                    progress.pid, 0, process.boot_id()
+                )
+                return Started(init, self._supervisor.identity(bundle))
+            if os.path.exists(exit_file(bundle.run_dir)):
+                progress = lxc_log.read_progress(log)
+                if not progress.pid and not progress.exec_error:
+                    raise self._failure(bundle, progress.error)
+                continue
+            await changed.wait()
+
+    def _failure(self, bundle: Bundle, text: str) -> errors.EngineError:
+        return errors.Internal(
+            f"runtime lxc could not start container {bundle.name}: {text or 'no reason given'}",
+            kind="container",
+            ref=bundle.id,
+            hint=f"see {bundle.run_dir}/lxc.log",
+        )
+
+    def _raise_exec(self, bundle: Bundle, number: int) -> None:
+        program = bundle.spec["process"]["args"][0]
+        raise exec_error(program, number)
+
+    def exit_code(self, bundle: Bundle) -> int | None:
+        """From the LXC log, since lxc-start exits 0 whatever init did."""
+        progress = lxc_log.read_progress(f"{bundle.run_dir}/lxc.log")
+        if not progress.pid:
+            return None
+        return lxc_log.exit_code(f"{bundle.run_dir}/lxc.log")
+
+    async def exec(self, bundle: Bundle, init: Identity, spec: ExecSpec) -> ExecProcess:
+        """Runs the attach helper; the process is a child of the daemon afterwards."""
+        if spec.terminal:
+            master, slave = pty_in(init.pid, spec.size)
+            ends, streams = [slave, slave, slave], ExecProcess(0, master=master)
+        else:
+            ends, streams = _pipes(spec.stdin)
+        try:
+            streams.pid = await self._attach(bundle, spec, ends)
+        except BaseException:
+            for fd in (streams.stdin, streams.stdout, streams.stderr, streams.master):
+                if fd >= 0:
+                    os.close(fd)
+            raise
+        finally:
+            for fd in set(ends):
+                os.close(fd)
+        return streams
+
+    async def _attach(self, bundle: Bundle, spec: ExecSpec, ends: list[int]) -> int:
+        described = bundle.spec["process"]
+        ours, theirs = socket.socketpair()
+        found = [path for path in sys.path if path]
+        code = (
+            f"import sys;sys.path[:0]={found!r};"
+            "from isula_edge.runtime.lxc_attach import main;sys.exit(main())"
+        )
+        with ours:
+            with theirs:
+                helper = process.spawn(
+                    [sys.executable, "-IS", "-c", code],
+                    stdin=theirs.fileno(),
+                    stdout=theirs.fileno(),
+                    fds={3: ends[0], 4: ends[1], 5: ends[2]},
+                )
+            self._reaper.spawned(helper)
+            request = {
+                "name": bundle.id,
+                "path": os.path.dirname(bundle.run_dir),
+                "argv": spec.argv,
+                "env": spec.env,
+                "cwd": spec.cwd,
+                "uid": spec.uid,
+                "gid": spec.gid,
+                "groups": list(spec.groups),
+                # liblxc asks the monitor for a profile only with this flag, and the monitor
+                # complains on the container's stderr when there is none
+                "lsm": bool(
+                    (bundle.spec.get("linux") or {}).get("seccomp")
+                    or described.get("apparmorProfile")
+                    or described.get("selinuxLabel")
+                ),
+            }
+            ours.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_sendall(ours, wire.pack(request))
+            answer = await _frame(ours)
+        if "pid" in answer:
+            return int(answer["pid"])
+        if answer.get("step") == "execute":
+            raise exec_error(spec.argv[0], int(answer["errno"]))
+        text = os.strerror(int(answer.get("errno", 5)))
+        raise errors.Internal(
+            f"cannot run {spec.argv[0]} in container {bundle.name}: "
+            f"{answer.get('step', 'the helper ended')}: {text}",
+            kind="container",
+            ref=bundle.id,
+        )
+
+    async def delete(self, bundle: Bundle) -> None:
+        """Ends what is left of a start that failed half-way, removes cgroups."""
+        self._close_gate(bundle)
+        monitor = self._monitors.pop(bundle.id, 0)
+        found = process.identify(monitor) if monitor else None
+        if found is not None and not os.path.exists(exit_file(bundle.run_dir)):
+            process.signal_process(found, signal.SIGKILL)
+        group = (bundle.spec.get("linux") or {}).get("cgroupsPath") or bundle.cgroup
+        self._cgroups.remove(group.strip("/"))
+        self._cgroups.remove(f"{_MONITOR_CGROUP}/{bundle.id}")
+
+    def _release_terminal(self, bundle: Bundle) -> None:
+        """Lets the terminal helper go on; conmon and LXC both set ONLCR before this point."""
+        if bundle.terminal:
+            tty.setraw(self._slaves[bundle.id])
+            os.write(self._terminal_gates[bundle.id], b"g")
+
+    def _close_gate(self, bundle: Bundle) -> None:
+        for table in (self._gates, self._terminal_gates, self._slaves):
+            fd = table.pop(bundle.id, -1)
+            if fd >= 0:
+                os.close(fd)
+
+    @staticmethod
+    def _program_path(bundle: Bundle) -> str:
+        """The command as an absolute path inside: the terminal helper does no PATH search."""
+        described = bundle.spec["process"]
+        env = dict(pair.partition("=")[::2] for pair in described.get("env") or ())
+        search = env.get("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+        root = bundle.spec["root"]["path"]
+        return paths.find_program(root, described["args"][0], search, described["cwd"])[0]
+
+    def _launcher(self, bundle: Bundle) -> bytes:
+        """The program conmon takes for a runtime: ``create --bundle B --pid-file P ID``."""
+        run = bundle.run_dir
+        args = list(bundle.spec["process"]["args"])
+        if bundle.terminal:
+            args[:1] = [ctty.PATH, self._program_path(bundle)]
+        words = [
+            self.program, "-F", "-n", bundle.id, "-P", os.path.dirname(run), "-f", f"{run}/config",
+            "-o", f"{run}/lxc.log", "-l", "INFO", "-q", "--", *args,
+        ]  # fmt: skip
+        command = shlex.join(words)
+        gate = f"{run}/go"
+        lines = [
+            "#!/bin/sh",
+            'while [ $# -gt 0 ]; do case "$1" in',
+            "--pid-file) pid_file=$2 ;; --console-socket) console=$2 ;; esac; shift; done",
+        ]
+        if bundle.terminal:
+            lines += [
+                f"printf '%s\\n' \"$console\" >{shlex.quote(run + '/console')}",
+                f"read -r tty <{shlex.quote(gate)} || exit 1",
+                'exec 4<>"$tty"',
+                f"( read -r _ <{shlex.quote(gate)} || exit 1; exec setsid -c {command} <&4 >&4 2>&4 4<&- ) &",
+            ]
+        else:
+            lines += [
+                "exec 3<&0",
+                f"( read -r _ <{shlex.quote(gate)} || exit 1; exec {command} <&3 3<&- ) &",
+            ]
+        lines += ['echo $! >"$pid_file"', ""]
+        return "\n".join(lines).encode("utf-8", "surrogateescape")
+
+    async def _give_terminal(self, bundle: Bundle) -> None:
+        """Opens a pty: the master goes to conmon, the slave becomes lxc-start's terminal."""
+        path = await _line(f"{bundle.run_dir}/console")
+        master, slave, name = open_pty()
+        self._slaves[bundle.id] = slave
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as sock:
+                sock.connect(path)
+                socket.send_fds(sock, [name.encode()], [master])
+            os.write(self._gates[bundle.id], f"{name}\n".encode())
+        finally:
+            os.close(master)
+
+
+def exec_error(program: str, number: int) -> errors.EngineError:
+    """The error for execve(2) of ``program`` failing with errno ``number``."""
+    text = os.strerror(number)
+    if number in (errno.ENOENT, errno.ENOTDIR):
+        return errors.CommandNotFound(
+            f'exec: "{program}": executable file not found: {text}', kind="command", ref=program
+        )
+    return errors.CommandNotExecutable(
+        f'exec: "{program}": {text.lower()}', kind="command", ref=program
+    )
+
+
+def _pipes(stdin: bool) -> tuple[list[int], ExecProcess]:
+    in_r, in_w = os.pipe()
+    out_r, out_w = os.pipe()
+    err_r, err_w = os.pipe()
+    if not stdin:
+        os.close(in_w)
+        in_w = -1
+    return [in_r, out_w, err_w], ExecProcess(0, stdin=in_w, stdout=out_r, stderr=err_r)
+
+
+async def _frame(sock: socket.socket) -> dict[str, int | str]:
+    loop = asyncio.get_running_loop()
+    data = b""
+    while len(data) < 4 or len(data) < 4 + int.from_bytes(data[:4], "big"):
+        chunk = await loop.sock_recv(sock, 65536)
+        if not chunk:
+            return {"errno": errno.EIO, "step": "the helper ended"}
+        data += chunk
+    value: dict[str, int | str] = wire.decode(data[4:])
+    return value
+
+
+async def _line(path: str) -> str:
+    """One line from a FIFO."""
+    loop = asyncio.get_running_loop()
+    fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    done: asyncio.Future[None] = loop.create_future()
+    data = b""
+
+    def readable() -> None:
+        nonlocal data
+        with contextlib.suppress(BlockingIOError):
+            data += os.read(fd, 4096)
+        if b"\n" in data and not done.done():
+            done.set_result(None)
+
+    loop.add_reader(fd, readable)
+    try:
+        await done
+    finally:
+        loop.remove_reader(fd)
+        os.close(fd)
+    return data.partition(b"\n")[0].decode()

@@ -1,0 +1,211 @@
+"""conmon: the small process per container that keeps stdio, writes the log and the exit code.
+
+conmon is a child subreaper, so what the runtime leaves behind becomes its child, and it
+goes on when the daemon dies.  It writes the log in the k8s-file format (time stamp, stream,
+P or F, text), the exit status of its child to ``exits/<id>``, and offers an attach socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+from typing import TYPE_CHECKING
+
+from isula_edge import errors
+from isula_edge.sys import process
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from isula_edge.runtime.base import Bundle
+    from isula_edge.sys.process import Identity, Reaper
+
+__all__ = ["STDERR", "STDOUT", "Supervisor", "attach_path", "exit_file", "resize"]
+
+STDOUT = 2
+"""First byte of an attach packet that carries standard output."""
+STDERR = 3
+_START_TIMEOUT_S = 120.0
+
+
+def exit_file(run_dir: str) -> str:
+    """Where the exit status of the container with this run directory appears."""
+    state, container = os.path.dirname(os.path.dirname(run_dir)), os.path.basename(run_dir)
+    return f"{state}/exits/{container}"
+
+
+def attach_path(bundle: Bundle) -> str:
+    """The supervisor's attach socket (SOCK_SEQPACKET)."""
+    return f"{bundle.run_dir}/attach"
+
+
+def resize(bundle: Bundle, rows: int, columns: int) -> None:
+    """Tells the supervisor the new size of its terminal; a supervisor that is gone is fine."""
+    with contextlib.suppress(OSError):
+        fd = os.open(f"{bundle.run_dir}/winsz", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            os.write(fd, f"{rows} {columns}\n".encode())
+        finally:
+            os.close(fd)
+
+
+class Supervisor:
+    """Starts conmon for one bundle and hears how the runtime's ``create`` went."""
+
+    def __init__(self, program: str, reaper: Reaper) -> None:
+        self.program = program
+        self._reaper = reaper
+
+    def argv(self, bundle: Bundle, runtime: str, runtime_args: Sequence[str] = ()) -> list[str]:
+        """conmon's command line."""
+        argv = [
+            self.program, "--api-version", "1",
+            "-c", bundle.id, "-u", bundle.id, "-n", bundle.name,
+            "-r", runtime, "-b", bundle.run_dir,
+            "-p", f"{bundle.run_dir}/pidfile",
+            "--conmon-pidfile", f"{bundle.run_dir}/conmon.pid",
+            "--exit-dir", os.path.dirname(exit_file(bundle.run_dir)),
+            "--full-attach", "--no-sync-log", "--log-level", "error",
+            "-l", f"k8s-file:{bundle.log_path}",
+        ]  # fmt: skip
+        if bundle.log_max_bytes:
+            argv += ["--log-size-max", str(bundle.log_max_bytes)]
+        if bundle.terminal:
+            argv.append("-t")
+        if bundle.stdin_open:
+            argv += ["-i", "--leave-stdin-open"] if bundle.terminal else ["-i"]
+        argv += [f"--runtime-arg={word}" for word in runtime_args]
+        return argv
+
+    async def launch(
+        self,
+        bundle: Bundle,
+        runtime: str,
+        runtime_args: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+    ) -> int:
+        """Starts conmon; the pid that the runtime's ``create`` wrote to its pid file.
+
+        Raises Internal with the runtime's own words when ``create`` failed.
+        """
+        read_fd, write_fd = os.pipe()
+        log_fd = os.open(
+            f"{bundle.run_dir}/conmon.log",
+            os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC,
+            0o600,
+        )
+        number = 4
+        try:
+            pid = process.spawn(
+                self.argv(bundle, runtime, runtime_args),
+                stdout=log_fd,
+                stderr=log_fd,
+                fds={number: write_fd},
+                env={
+                    **(env or {}),
+                    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                    "_OCI_SYNCPIPE": str(number),
+                },
+                new_session=True,
+            )
+        except OSError as error:
+            os.close(read_fd)
+            raise errors.Unavailable(
+                f"cannot start the supervisor {self.program}: {error.strerror}",
+                kind="program",
+                ref=self.program,
+                hint="install conmon",
+            ) from error
+        finally:
+            os.close(write_fd)
+            os.close(log_fd)
+        self._reaper.spawned(pid)
+        try:
+            answer = await asyncio.wait_for(_sync_line(read_fd), _START_TIMEOUT_S)
+        finally:
+            os.close(read_fd)
+        pid = int(answer["pid"])
+        if pid > 0:
+            return pid
+        raise errors.Internal(
+            _runtime_words(bundle, str(answer.get("message", ""))), kind="runtime", ref=runtime
+        )
+
+    def identity(self, bundle: Bundle) -> Identity | None:
+        """The running supervisor of ``bundle``."""
+        try:
+            with open(f"{bundle.run_dir}/conmon.pid", encoding="ascii") as file:
+                return process.identify(int(file.read()))
+        except (OSError, ValueError):
+            return None
+
+    @staticmethod
+    def connect(bundle: Bundle) -> socket.socket:
+        """A non-blocking connection to the attach socket."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        try:
+            sock.setblocking(False)
+            path = attach_path(bundle)
+            if len(path) < 108:
+                sock.connect(path)
+            else:
+                # sun_path holds 108 bytes: go through a descriptor of the directory
+                fd = os.open(bundle.run_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+                try:
+                    sock.connect(f"/proc/self/fd/{fd}/attach")
+                finally:
+                    os.close(fd)
+        except OSError as error:
+            sock.close()
+            raise errors.FailedPrecondition(
+                f"container {bundle.name} cannot be attached to: {error.strerror}",
+                kind="container",
+                ref=bundle.id,
+            ) from error
+        return sock
+
+
+async def _sync_line(fd: int) -> dict[str, int | str]:
+    """conmon's answer on the sync pipe: {"data": pid} or {"data": -1, "message": text}."""
+    loop = asyncio.get_running_loop()
+    os.set_blocking(fd, False)
+    data = b""
+    done: asyncio.Future[None] = loop.create_future()
+
+    def readable() -> None:
+        nonlocal data
+        try:
+            chunk = os.read(fd, 65536)
+        except BlockingIOError:
+            return
+        data += chunk
+        if (not chunk or b"\n" in data) and not done.done():
+            done.set_result(None)
+
+    loop.add_reader(fd, readable)
+    try:
+        await done
+    finally:
+        loop.remove_reader(fd)
+    try:
+        answer = json.loads(data.splitlines()[0])
+        return {"pid": int(answer["data"]), "message": str(answer.get("message", ""))}
+    except (IndexError, ValueError, KeyError, TypeError):
+        return {"pid": -1, "message": data.decode(errors="replace")}
+
+
+def _runtime_words(bundle: Bundle, message: str) -> str:
+    """The most telling text about a failed create."""
+    if message.strip():
+        return message.strip()
+    with (
+        contextlib.suppress(OSError),
+        open(f"{bundle.run_dir}/conmon.log", encoding="utf-8", errors="replace") as file,
+    ):
+        text = file.read().strip()
+        if text:
+            return text.splitlines()[-1]
+    return "the runtime could not create the container"
