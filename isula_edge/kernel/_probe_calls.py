@@ -1,0 +1,303 @@
+"""System calls that tell whether the kernel knows them, without doing anything.
+
+Each is asked of this very process, with an argument that makes it fail or do nothing:
+a descriptor that is never open, a null pointer, an unknown sub-command.  The kernel
+answers ENOSYS or EINVAL where it lacks the call and something else where it has it.
+Names are those of ``syscalls.json`` in a saved set of files, and so is the meaning of
+an answer, so that probes read both alike.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from isula_edge.kernel.source import Answer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["ask"]
+
+_AT_FDCWD = -100
+_BAD_FD = 0x7FFFFFFF
+"""Above any limit on open files, so it can never be a descriptor."""
+
+_NUMBERS = (
+    "memfd_create",
+    "getrandom",
+    "seccomp",
+    "renameat2",
+    "copy_file_range",
+    "add_key",
+    "bpf",
+    "waitid",
+)
+_BY_ARCH = {
+    "x86_64": (319, 318, 317, 316, 326, 248, 321, 247),
+    "i386": (356, 355, 354, 353, 377, 286, 357, 284),
+    "arm": (385, 384, 383, 382, 391, 309, 386, 280),
+    "generic": (279, 278, 277, 276, 285, 217, 280, 95),
+}
+_SINCE_5_1 = {
+    "open_tree": 428,
+    "fsopen": 430,
+    "pidfd_open": 434,
+    "clone3": 435,
+    "close_range": 436,
+    "openat2": 437,
+    "mount_setattr": 442,
+}
+"""Every architecture has the same numbers since Linux 5.1."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mount.argtypes = (
+    ctypes.c_char_p,
+    ctypes.c_char_p,
+    ctypes.c_char_p,
+    ctypes.c_ulong,
+    ctypes.c_char_p,
+)
+_libc.quotactl.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_void_p)
+_libc.clone.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
+
+
+def _abi() -> str:
+    machine = os.uname().machine
+    wide = sys.maxsize > 1 << 32
+    if machine == "x86_64":
+        return "x86_64" if wide else "i386"
+    if machine.startswith("i") and machine.endswith("86"):
+        return "i386"
+    if machine.startswith("arm") or (machine == "aarch64" and not wide):
+        return "arm"
+    return "generic" if machine in ("aarch64", "riscv64", "loongarch64") else ""
+
+
+def _numbers() -> dict[str, int]:
+    own = _BY_ARCH.get(_abi())
+    return {} if own is None else {**_SINCE_5_1, **dict(zip(_NUMBERS, own, strict=True))}
+
+
+_NR = _numbers()
+
+
+def _answer(ret: int) -> Answer:
+    return Answer.of(ret, ctypes.get_errno())
+
+
+def _call(name: str, *args: int | bytes | ctypes.Array[Any] | None) -> Answer:
+    """syscall(2); KeyError on an architecture whose numbers are not known here."""
+    words = [ctypes.c_long(word) if isinstance(word, int) else word for word in args]
+    return _answer(_libc.syscall(ctypes.c_long(_NR[name]), *words))
+
+
+def _prctl(option: int, arg2: int = 0, arg3: int = 0) -> Answer:
+    words = [ctypes.c_ulong(word) for word in (arg2, arg3, 0, 0)]
+    return _answer(_libc.prctl(option, *words))
+
+
+def _descriptor(answer: Answer) -> Answer:
+    """Closes a descriptor that a successful call returned."""
+    if not answer.ok:
+        return answer
+    os.close(answer.ret)
+    return Answer(0)
+
+
+def _from_oserror(error: OSError) -> Answer:
+    return Answer.of(-1, error.errno or 0)
+
+
+def _o_tmpfile() -> Answer:
+    # O_TMPFILE without write access is EINVAL; before 3.11 the flag is not known and what
+    # is left of it (O_DIRECTORY) opens the directory
+    try:
+        fd = os.open("/", os.O_TMPFILE | os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        return Answer(0) if error.errno == errno.EINVAL else _from_oserror(error)
+    os.close(fd)
+    return Answer(-1, "EISDIR")
+
+
+def _fchdir_o_path() -> Answer:
+    """fchdir(2) to where we are already, by an O_PATH descriptor (EBADF before 3.5)."""
+    try:
+        fd = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fchdir(fd)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        return _from_oserror(error)
+    return Answer(0)
+
+
+def _tiocgptpeer() -> Answer:
+    tiocgptpeer = 0x5441
+    try:
+        fd = os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return Answer(-1, "ENOENT")
+    try:
+        os.close(fcntl.ioctl(fd, tiocgptpeer, os.O_RDWR | os.O_NOCTTY))
+    except OSError as error:
+        # EIO: the terminal is still locked, but the request was understood
+        return Answer(0) if error.errno == errno.EIO else _from_oserror(error)
+    finally:
+        os.close(fd)
+    return Answer(0)
+
+
+def _clone(flags: int) -> Answer:
+    """clone(2) of a child that only exits; no Python code runs in it.
+
+    The child shares our memory on a stack of its own while we wait (vfork).  It has no
+    exit signal, so no SIGCHLD is sent and waitpid(-1) of another thread does not see it.
+    """
+    clone_vm, clone_vfork, wait_all = 0x100, 0x4000, 0x40000000
+    size = 1 << 16
+    stack = ctypes.create_string_buffer(size)
+    top = (ctypes.addressof(stack) + size) & ~15
+    leave = ctypes.cast(_libc._exit, ctypes.c_void_p)
+    answer = _answer(_libc.clone(leave, top, flags | clone_vm | clone_vfork, None))
+    if answer.ok:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(answer.ret, wait_all)
+        return Answer(0)
+    return answer
+
+
+def _mount(fstype: str, options: str) -> Answer:
+    """mount(2) whose options name directories that cannot exist."""
+    ms_rdonly = 1
+    return _answer(_libc.mount(b"none", b"/", fstype.encode(), ms_rdonly, options.encode()))
+
+
+def _idmapped() -> Answer:
+    mount_attr_idmap = 0x00100000
+    attr = (ctypes.c_uint64 * 4)(mount_attr_idmap, 0, 0, _BAD_FD)
+    return _call("mount_setattr", _AT_FDCWD, b"/", 0, attr, ctypes.sizeof(attr))
+
+
+def _action(value: int) -> Callable[[], Answer]:
+    def ask_action() -> Answer:
+        get_action_avail = 2
+        action = (ctypes.c_uint64 * 1)(value)
+        if sys.byteorder == "big":
+            action[0] = value << 32
+        return _call("seccomp", get_action_avail, 0, action)
+
+    return ask_action
+
+
+def _device_program() -> Answer:
+    """Loads, and at once drops, a BPF program that lets every device pass."""
+    prog_load, cgroup_device = 5, 15
+    code = (ctypes.c_uint64 * 2)(0x00000001000000B7, 0x0000000000000095)  # r0 = 1; exit
+    gpl = ctypes.create_string_buffer(b"Apache-2.0")
+    attr = (ctypes.c_uint64 * 6)(
+        cgroup_device | 2 << 32, ctypes.addressof(code), ctypes.addressof(gpl), 0, 0, 0
+    )
+    return _descriptor(_call("bpf", prog_load, attr, ctypes.sizeof(attr)))
+
+
+def _project_quota() -> Answer:
+    q_getfmt, project = 0x800004, 2
+    return _answer(_libc.quotactl(q_getfmt << 8 | project, b"/proc/none", 0, None))
+
+
+def _link(kind: str) -> Callable[[], Answer]:
+    def ask_link() -> Answer:
+        from isula_edge.kernel import _probe_netlink
+
+        return _probe_netlink.link(kind)
+
+    return ask_link
+
+
+def _nft(name: str) -> Callable[[], Answer]:
+    def ask_nft() -> Answer:
+        from isula_edge.kernel import _probe_netlink
+
+        return _probe_netlink.nft_getgen() if name == "getgen" else _probe_netlink.nft_batch()
+
+    return ask_nft
+
+
+_FILTER = 1  # SECCOMP_SET_MODE_FILTER
+_ASK: dict[str, Callable[[], Answer]] = {
+    "syscalls.pidfd_open": lambda: _descriptor(_call("pidfd_open", os.getpid(), 0)),
+    "syscalls.waitid_P_PIDFD": lambda: _call("waitid", 3, _BAD_FD, None, 4 | 1, None),
+    "syscalls.clone3_null": lambda: _call("clone3", None, 0),
+    "syscalls.close_range": lambda: _call("close_range", _BAD_FD, _BAD_FD, 0),
+    "syscalls.close_range_cloexec": lambda: _call("close_range", _BAD_FD, _BAD_FD, 4),
+    "syscalls.openat2": lambda: _call("openat2", _AT_FDCWD, b"/", None, 0),
+    "syscalls.memfd_create": lambda: _call("memfd_create", None, 0),
+    "syscalls.getrandom": lambda: _call("getrandom", ctypes.create_string_buffer(1), 1, 1),
+    "syscalls.renameat2_0": lambda: _call("renameat2", -1, b"", -1, b"", 0xFF),
+    "syscalls.copy_file_range": lambda: _call("copy_file_range", -1, None, -1, None, 0, 0),
+    "syscalls.add_key": lambda: _call("add_key", None, None, None, 0, 0),
+    "syscalls.inotify_init1": lambda: _descriptor(
+        _answer(_libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK))
+    ),
+    "syscalls.open_O_TMPFILE": _o_tmpfile,
+    "syscalls.fchdir_o_path": _fchdir_o_path,
+    "syscalls.quotactl_project": _project_quota,
+    "ioctl.TIOCGPTPEER": _tiocgptpeer,
+    "prctl.get_no_new_privs": lambda: _prctl(39),
+    "prctl.get_child_subreaper": lambda: _prctl(37, _address_of_int()),
+    "prctl.cap_ambient": lambda: _prctl(47, 1),
+    "seccomp.prctl_get_seccomp": lambda: _prctl(21),
+    "seccomp.prctl_mode_filter_null": lambda: _prctl(22, 2),
+    "seccomp.seccomp_filter": lambda: _call("seccomp", _FILTER, 0, None),
+    "seccomp.seccomp_log": lambda: _call("seccomp", _FILTER, 2, None),
+    "seccomp.seccomp_new_listener": lambda: _call("seccomp", _FILTER, 8, None),
+    "seccomp.action_ERRNO": _action(0x00050000),
+    "seccomp.action_LOG": _action(0x7FFC0000),
+    "seccomp.action_USER_NOTIF": _action(0x7FC00000),
+    "seccomp.action_KILL_PROCESS": _action(0x80000000),
+    "clone.mnt": lambda: _clone(0x00020000),
+    "clone.uts": lambda: _clone(0x04000000),
+    "clone.ipc": lambda: _clone(0x08000000),
+    "clone.user": lambda: _clone(0x10000000),
+    "clone.pid": lambda: _clone(0x20000000),
+    "clone.net": lambda: _clone(0x40000000),
+    "mount.overlay": lambda: _mount("overlay", "lowerdir=/proc/none/a:/proc/none/b"),
+    "mount.overlay_multilower": lambda: _mount("overlay", "lowerdir=/proc/none/a:/proc/none/b"),
+    "mount.overlayfs_old_name": lambda: _mount("overlayfs", "lowerdir=/proc/none/a"),
+    "mount.fsopen_tmpfs": lambda: _call("fsopen", None, 0),
+    "mount.mount_setattr_bad": lambda: _call("mount_setattr", -1, b"", 0, None, 0),
+    "mount.idmapped_root": _idmapped,
+    "bpf.prog_cgroup_device": _device_program,
+    "net.link_veth": _link("veth"),
+    "net.link_bridge": _link("bridge"),
+    "net.link_macvlan": _link("macvlan"),
+    "net.link_ipvlan": _link("ipvlan"),
+    "net.nft_getgen": _nft("getgen"),
+    "net.nft_batch": _nft("batch"),
+}
+
+_number = ctypes.c_int()
+
+
+def _address_of_int() -> int:
+    return ctypes.addressof(_number)
+
+
+def ask(name: str) -> Answer | None:
+    """Answer of the call, or None when it is not one of these or has no number here."""
+    call = _ASK.get(name)
+    if call is None:
+        return None
+    ctypes.set_errno(0)
+    try:
+        return call()
+    except (KeyError, AttributeError):
+        # no call number for this architecture, or no such function in this C library
+        return None
