@@ -1,0 +1,145 @@
+"""This machine: probes are quick to ask, change nothing, and agree with a saved copy."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from isula_edge import kernel
+from isula_edge.kernel import State, _probe_calls
+from isula_edge.kernel.recorder import Recorder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def _links() -> list[str]:
+    return sorted(os.listdir("/sys/class/net"))
+
+
+def _self() -> tuple[object, ...]:
+    spaces = [os.readlink(f"/proc/self/ns/{name}") for name in ("mnt", "pid", "user", "net")]
+    with open("/proc/self/status") as file:
+        status = [line for line in file if line.startswith(("Cap", "NoNewPrivs", "Seccomp:"))]
+    with open("/proc/self/mountinfo") as file:
+        mounts = file.read().count("\n")
+    descriptors = os.listdir("/proc/self/fd")
+    return os.getcwd(), spaces, status, mounts, len(descriptors), threading.active_count()
+
+
+def test_probes_change_nothing() -> None:
+    kernel.probe().all()  # imports, and modules that the kernel loads
+    before = _self(), _links()
+    kernel.probe().all()
+    assert (_self(), _links()) == before
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG | 0x40000000)
+
+
+def test_nothing_is_asked_before_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def ask(name: str) -> kernel.Answer | None:
+        asked.append(name)
+        return kernel.Answer(0)
+
+    monkeypatch.setattr(_probe_calls, "ask", ask)
+    features = kernel.probe()
+    assert asked == []
+    assert features.usable("pidfd")
+    assert features.usable("pidfd")
+    assert asked == ["syscalls.pidfd_open"]
+
+
+def test_every_call_that_a_probe_asks_is_known() -> None:
+    names: list[str] = []
+
+    class Listening(kernel.Live):
+        def call(self, name: str) -> kernel.Answer | None:
+            names.append(name)
+            return None
+
+    kernel.probe(Listening()).all()
+    # answered only by captures, which may mount and unshare
+    captured = {"unshare.pid", "net.ipt_nat", "mount.binfmt_misc"}
+    assert set(names) - captured <= set(_probe_calls._ASK)
+
+
+def test_this_machine_agrees_with_python() -> None:
+    features = kernel.probe()
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError:
+        assert not features.usable("pidfd")
+    else:
+        assert features.usable("pidfd")
+    try:
+        os.close(os.memfd_create("x"))
+    except OSError:
+        assert not features.usable("memfd")
+    else:
+        assert features.usable("memfd")
+    assert features.release() == os.uname().release
+    for name in ("mnt-namespace", "uts-namespace", "inotify", "tmpfs"):
+        assert features.get(name).state is State.PRESENT, name
+
+
+def test_an_unknown_architecture_is_unknown_not_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_probe_calls, "_NR", {})
+    assert kernel.probe().state("pidfd") is State.UNKNOWN
+    assert _probe_calls.ask("syscalls.no_such_call") is None
+
+
+@pytest.mark.parametrize(
+    ("machine", "wide", "abi"),
+    [
+        ("x86_64", True, "x86_64"),
+        ("x86_64", False, "i386"),
+        ("i686", False, "i386"),
+        ("aarch64", True, "generic"),
+        ("aarch64", False, "arm"),
+        ("armv7l", False, "arm"),
+        ("riscv64", True, "generic"),
+        ("mips64", True, ""),
+    ],
+)
+def test_call_numbers_are_those_of_the_process(
+    monkeypatch: pytest.MonkeyPatch, machine: str, wide: bool, abi: str
+) -> None:
+    uname = os.uname_result(("Linux", "n", "r", "v", machine))
+    monkeypatch.setattr(os, "uname", lambda: uname)
+    monkeypatch.setattr(sys, "maxsize", 2**63 - 1 if wide else 2**31 - 1)
+    assert _probe_calls._abi() == abi
+
+
+def test_a_saved_copy_says_the_same(tmp_path: Path) -> None:
+    recorder = Recorder(kernel.Live())
+    live = kernel.probe(recorder).to_json()
+    root = str(tmp_path / "copy")
+    recorder.save(root)
+    saved = kernel.probe(kernel.Saved(root)).to_json()
+    assert saved.pop("source") == root
+    assert live.pop("source") == "live"
+    assert saved == live
+
+
+def test_only_the_standard_library_is_imported() -> None:
+    code = (
+        "import sys; import isula_edge.kernel, isula_edge.kernel.report;"
+        "isula_edge.kernel.probe().all();"
+        "print(*sorted({n.partition('.')[0] for n in sys.modules} - sys.stdlib_module_names))"
+    )
+    root = os.path.abspath(f"{os.path.dirname(__file__)}/../../..")
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["__main__", "isula_edge"]
