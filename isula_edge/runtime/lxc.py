@@ -122,7 +122,7 @@ class Lxc:
         ended = self._watcher.add(
             os.path.dirname(exit_file(bundle.run_dir)),
             syscalls.IN_MOVED_TO | syscalls.IN_CREATE,
-            lambda _: changed.set(),
+            lambda name: changed.set() if name in ("", bundle.id) else None,
         )
         try:
             os.write(self._gates[bundle.id], b"go\n")

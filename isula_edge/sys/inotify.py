@@ -16,32 +16,47 @@ if TYPE_CHECKING:
 __all__ = ["Watcher"]
 
 _EVENT = struct.Struct("iIII")
+_IN_MASK_ADD = 0x20000000
 _Q_OVERFLOW = 0x4000
 _IGNORED = 0x8000
 
 
 class Watcher:
-    """One inotify descriptor of the event loop.
+    """One inotify descriptor of the event loop, shared by everybody.
 
     ``add(path, mask, callback)`` calls ``callback(name)`` for each event, ``name`` being
-    the file in a watched directory or '' for the watched file itself.  After a queue
-    overflow every callback is called with '' once, so that nothing is missed.
+    the file in a watched directory or '' for the watched file itself.  A callback may see
+    events of a mask that somebody else asked for on the same path.  After a queue overflow
+    every callback is called with '' once, so that nothing is missed.
     """
 
     def __init__(self) -> None:
         self._fd = syscalls.inotify_init()
-        self._callbacks: dict[int, Callable[[str], None]] = {}
+        # the kernel has one watch per inode: several callbacks share it
+        self._callbacks: dict[int, dict[int, Callable[[str], None]]] = {}
+        self._watch_of: dict[int, int] = {}
+        self._next = 0
         asyncio.get_running_loop().add_reader(self._fd, self._readable)
 
     def add(self, path: str, mask: int, callback: Callable[[str], None]) -> int:
         """Begins a watch; its number is for :meth:`remove`."""
-        watch = syscalls.inotify_add_watch(self._fd, path, mask)
-        self._callbacks[watch] = callback
-        return watch
+        watch = syscalls.inotify_add_watch(self._fd, path, mask | _IN_MASK_ADD)
+        self._next += 1
+        self._callbacks.setdefault(watch, {})[self._next] = callback
+        self._watch_of[self._next] = watch
+        return self._next
 
-    def remove(self, watch: int) -> None:
+    def remove(self, number: int) -> None:
         """Ends a watch; one that ended by itself is fine."""
-        if self._callbacks.pop(watch, None) is not None:
+        watch = self._watch_of.pop(number, None)
+        if watch is None:
+            return
+        table = self._callbacks.get(watch)
+        if table is None:
+            return
+        table.pop(number, None)
+        if not table:
+            del self._callbacks[watch]
             with contextlib.suppress(OSError):
                 syscalls.inotify_rm_watch(self._fd, watch)
 
@@ -64,12 +79,12 @@ class Watcher:
             name = os.fsdecode(data[offset : offset + length].rstrip(b"\0"))
             offset += length
             if mask & _Q_OVERFLOW:
-                for callback in list(self._callbacks.values()):
-                    callback("")
-                continue
-            if mask & _IGNORED:
-                self._callbacks.pop(watch, None)
-                continue
-            found = self._callbacks.get(watch)
-            if found is not None:
-                found(name)
+                for table in list(self._callbacks.values()):
+                    for callback in list(table.values()):
+                        callback("")
+            elif mask & _IGNORED:
+                for number in self._callbacks.pop(watch, {}):
+                    self._watch_of.pop(number, None)
+            else:
+                for callback in list(self._callbacks.get(watch, {}).values()):
+                    callback(name)

@@ -1,0 +1,229 @@
+"""Copying between a client's session and a container's or an exec's standard streams."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from typing import TYPE_CHECKING, Protocol
+
+from isula_edge.runtime.supervisor import STDERR, STDOUT, Supervisor, resize
+from isula_edge.runtime.terminal import set_size
+from isula_edge.sys import process
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import AsyncIterator, Callable
+
+    from isula_edge.runtime.base import Bundle, ExecProcess
+    from isula_edge.sys.process import Identity
+
+__all__ = ["Attachment", "Session", "relay_exec"]
+
+_CHUNK = 65536
+_DRAIN_S = 1.0
+"""How long output is awaited after an exec's process has ended: a child that it left
+behind may hold the pipe for ever (case A26)."""
+
+
+class Session(Protocol):
+    """The client's side of a stream."""
+
+    async def out(self, data: bytes) -> None:
+        """Standard output; returns when the client has taken enough of it."""
+
+    async def err(self, data: bytes) -> None:
+        """Standard error."""
+
+    def input(self) -> AsyncIterator[tuple[str, object]]:
+        """("data", bytes), ("eof", None), ("resize", (rows, columns)), ("signal", number).
+
+        Ends when the client is gone.
+        """
+
+
+class Attachment:
+    """A connection to a container's supervisor, made before the container starts."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._bundle = bundle
+        self._socket: socket.socket = Supervisor.connect(bundle)
+
+    def close(self) -> None:
+        """Ends the connection; the container goes on."""
+        self._socket.close()
+
+    async def relay(
+        self, session: Session, stdin: bool, deliver: Callable[[int], None] | None = None
+    ) -> None:
+        """Copies until the supervisor closes (the container ended) or the client leaves."""
+        loop = asyncio.get_running_loop()
+        feeder = asyncio.create_task(self._feed(session, stdin, deliver))
+        try:
+            receive = asyncio.create_task(self._receive(session, loop))
+            await asyncio.wait({receive, feeder}, return_when=asyncio.FIRST_COMPLETED)
+            if not receive.done() and feeder.done() and not feeder.result():
+                # only input ended, the client still listens
+                await receive
+            elif not receive.done():
+                receive.cancel()
+            with contextlib.suppress(asyncio.CancelledError, ConnectionError):
+                await receive
+        finally:
+            feeder.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await feeder
+            self.close()
+
+    async def _receive(self, session: Session, loop: asyncio.AbstractEventLoop) -> None:
+        while True:
+            try:
+                packet = await loop.sock_recv(self._socket, _CHUNK)
+            except ConnectionError:
+                return
+            if not packet:
+                return
+            if packet[0] == STDOUT:
+                await session.out(packet[1:])
+            elif packet[0] == STDERR:
+                await session.err(packet[1:])
+
+    async def _feed(
+        self, session: Session, stdin: bool, deliver: Callable[[int], None] | None
+    ) -> bool:
+        """Copies the client's input; True when the client is gone."""
+        import socket
+
+        loop = asyncio.get_running_loop()
+        async for kind, value in session.input():
+            if kind == "data" and stdin and isinstance(value, bytes):
+                for start in range(0, len(value), 8192):
+                    with contextlib.suppress(ConnectionError):
+                        await loop.sock_sendall(self._socket, value[start : start + 8192])
+            elif kind == "eof" and stdin:
+                with contextlib.suppress(OSError):
+                    self._socket.shutdown(socket.SHUT_WR)
+            elif kind == "resize" and isinstance(value, tuple):
+                resize(self._bundle, *value)
+            elif kind == "signal" and deliver is not None and isinstance(value, int):
+                deliver(value)
+        return True
+
+
+async def relay_exec(
+    session: Session, running: ExecProcess, exited: asyncio.Future[int], identity: Identity | None
+) -> int:
+    """Copies an exec's streams until its process ends; its exit code.
+
+    A client that leaves ends the copying; the process then gets end of file or SIGPIPE.
+    """
+    readers = [
+        asyncio.create_task(_copy(fd, send))
+        for fd, send in (
+            (running.master, session.out),
+            (running.stdout, session.out),
+            (running.stderr, session.err),
+        )
+        if fd >= 0
+    ]
+    feeder = asyncio.create_task(_feed_exec(session, running, identity))
+    try:
+        await asyncio.wait({exited, feeder}, return_when=asyncio.FIRST_COMPLETED)
+        if not exited.done():
+            # the client is gone: nobody reads, close our ends and wait for the process
+            for task in readers:
+                task.cancel()
+            await asyncio.gather(*readers, return_exceptions=True)
+            running_close(running)
+            if running.master < 0 or identity is None:
+                return await exited
+            process.signal_process(identity, signal.SIGHUP)
+            return await exited
+        code = exited.result()
+        await _drain(readers)
+        return code
+    finally:
+        for task in (*readers, feeder):
+            task.cancel()
+        await asyncio.gather(*readers, feeder, return_exceptions=True)
+        running_close(running)
+
+
+async def _drain(readers: list[asyncio.Task[int]]) -> None:
+    """Waits for end of file, but not longer than a silent second behind the last output."""
+    pending = {task for task in readers if not task.done()}
+    if pending:
+        await asyncio.wait(pending, timeout=_DRAIN_S)
+
+
+def running_close(running: ExecProcess) -> None:
+    """Closes the daemon's ends of the streams."""
+    for name in ("stdin", "stdout", "stderr", "master"):
+        fd = getattr(running, name)
+        if fd >= 0:
+            setattr(running, name, -1)
+            os.close(fd)
+
+
+async def _copy(fd: int, send: Callable[[bytes], object]) -> int:
+    """Reads ``fd`` to its end."""
+    loop = asyncio.get_running_loop()
+    os.set_blocking(fd, False)
+    count = 0
+    while True:
+        try:
+            data = os.read(fd, _CHUNK)
+        except BlockingIOError:
+            ready = loop.create_future()
+            loop.add_reader(fd, _set, ready)
+            try:
+                await ready
+            finally:
+                loop.remove_reader(fd)
+            continue
+        except OSError:
+            return count  # EIO: the last slave of a terminal is closed
+        if not data:
+            return count
+        count += len(data)
+        result = send(data)
+        if asyncio.iscoroutine(result):
+            await result
+
+
+def _set(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+async def _feed_exec(session: Session, running: ExecProcess, identity: Identity | None) -> None:
+    async for kind, value in session.input():
+        target = running.master if running.master >= 0 else running.stdin
+        if kind == "data" and isinstance(value, bytes) and target >= 0:
+            await _write(target, value)
+        elif kind == "eof" and running.stdin >= 0:
+            os.close(running.stdin)
+            running.stdin = -1
+        elif kind == "resize" and running.master >= 0 and isinstance(value, tuple):
+            set_size(running.master, *value)
+        elif kind == "signal" and identity is not None and isinstance(value, int):
+            process.signal_process(identity, value)
+
+
+async def _write(fd: int, data: bytes) -> None:
+    loop = asyncio.get_running_loop()
+    os.set_blocking(fd, False)
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(fd, view) :]
+        except BlockingIOError:
+            ready = loop.create_future()
+            loop.add_writer(fd, _set, ready)
+            try:
+                await ready
+            finally:
+                loop.remove_writer(fd)
+        except OSError:
+            return  # nobody reads any more

@@ -1,0 +1,332 @@
+"""``config.json``: the runtime-spec document of one container."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from isula_edge.oci import capabilities, values
+from isula_edge.version import OCI_RUNTIME_SPEC
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from isula_edge.oci.options import Settings
+    from isula_edge.oci.user import User
+
+__all__ = ["DEFAULT_PATH", "Subject", "build", "process_args"]
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_MASKED = [
+    "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys",
+    "/proc/latency_stats", "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug",
+    "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap",
+]  # fmt: skip
+_READ_ONLY = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
+_DEVICE_RULES: list[dict[str, Any]] = [
+    {"allow": False, "access": "rwm"},
+    {"allow": True, "type": "c", "access": "m"},
+    {"allow": True, "type": "b", "access": "m"},
+    *(
+        {"allow": True, "type": "c", "major": major, "minor": minor, "access": "rwm"}
+        for major, minor in ((1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2))
+    ),
+    {"allow": True, "type": "c", "major": 136, "access": "rwm"},
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What the document is about besides the settings.
+
+    ``namespaces`` maps a runtime-spec type to a path, '' for a new one, None for the host's;
+    ``hard_limits`` are the engine's own, in case it may not raise any.
+    """
+
+    id: str
+    rootfs: str
+    args: list[str]
+    image_env: list[str]
+    workdir: str
+    user: User
+    hostname: str
+    cgroup: str
+    files: Mapping[str, str]
+    namespaces: Mapping[str, str | None]
+    seccomp: dict[str, Any] | None
+    shm_path: str = ""
+    hard_limits: Mapping[str, int] = field(default_factory=dict)
+
+
+def process_args(image: Mapping[str, Any], entrypoint: str | None, command: list[str]) -> list[str]:
+    """What is executed: image's or given entry point, then given or image's command.
+
+    A given entry point drops the image's command, an empty one clears the image's.
+    """
+    if entrypoint is None:
+        head = list(image.get("Entrypoint") or ())
+        return head + (command or list(image.get("Cmd") or ()))
+    return ([entrypoint] if entrypoint else []) + command
+
+
+def build(settings: Settings, subject: Subject) -> dict[str, Any]:
+    """The document for a container (OCI runtime-spec 1.0.2)."""
+    spec: dict[str, Any] = {
+        "ociVersion": OCI_RUNTIME_SPEC,
+        "hostname": subject.hostname,
+        "process": _process(settings, subject),
+        "root": {"path": subject.rootfs, "readonly": settings.read_only},
+        "mounts": _mounts(settings, subject),
+        "annotations": dict(settings.annotations),
+        "linux": _linux(settings, subject),
+    }
+    if settings.hooks:
+        spec["hooks"] = settings.hooks
+    return spec
+
+
+def environment(settings: Settings, subject: Subject) -> list[str]:
+    """PATH, HOSTNAME, HOME, TERM, then the image's and the user's variables; later ones win."""
+    table = {"PATH": DEFAULT_PATH, "HOSTNAME": subject.hostname}
+    if settings.tty:
+        table["TERM"] = "xterm"
+    for pair in (*subject.image_env, *settings.env):
+        key, _, value = pair.partition("=")
+        table[key] = value
+    table.setdefault("HOME", subject.user.home)
+    return [f"{key}={value}" for key, value in table.items()]
+
+
+def _process(settings: Settings, subject: Subject) -> dict[str, Any]:
+    names = capabilities.choose(settings.cap_add, settings.cap_drop, privileged=settings.privileged)
+    own = names if subject.user.uid == 0 else []
+    process: dict[str, Any] = {
+        "terminal": settings.tty,
+        "user": {
+            "uid": subject.user.uid,
+            "gid": subject.user.gid,
+            "additionalGids": list(subject.user.groups),
+        },
+        "args": subject.args,
+        "env": environment(settings, subject),
+        "cwd": subject.workdir,
+        "capabilities": {
+            "bounding": names,
+            "effective": own,
+            "permitted": own,
+        },
+        "noNewPrivileges": settings.no_new_privileges,
+    }
+    if settings.ulimits:
+        process["rlimits"] = [_rlimit(limit, subject) for limit in settings.ulimits]
+    if settings.oom_score_adj is not None:
+        process["oomScoreAdj"] = settings.oom_score_adj
+    return process
+
+
+def _rlimit(limit: tuple[str, int, int], subject: Subject) -> dict[str, Any]:
+    name, soft, hard = limit
+    unlimited = 2**64 - 1
+    top = subject.hard_limits.get(name, -1)
+    numbers = []
+    for number in (soft, hard):
+        value = unlimited if number < 0 else number
+        numbers.append(value if top < 0 else min(value, top))
+    return {"type": f"RLIMIT_{name.upper()}", "soft": numbers[0], "hard": numbers[1]}
+
+
+def _mounts(settings: Settings, subject: Subject) -> list[dict[str, Any]]:
+    taken = {mount.target for mount in settings.mounts}
+    hidden = ["nosuid", "noexec", "nodev"]
+    writable = "rw" if settings.privileged else "ro"
+    found: list[dict[str, Any]] = [
+        _mount("/proc", "proc", "proc", hidden),
+        _mount("/dev", "tmpfs", "tmpfs", ["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        _mount(
+            "/dev/pts",
+            "devpts",
+            "devpts",
+            ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+        ),
+        _mount("/sys", "sysfs", "sysfs", [*hidden, writable]),
+        _mount("/sys/fs/cgroup", "cgroup", "cgroup", [*hidden, "relatime", writable]),
+        _mount("/dev/mqueue", "mqueue", "mqueue", hidden),
+    ]
+    if subject.namespaces.get("ipc") is None:
+        found[-1] = _mount("/dev/mqueue", "bind", "/dev/mqueue", ["rbind", *hidden])
+    shm = subject.shm_path
+    if shm:
+        found.append(_mount("/dev/shm", "bind", shm, ["rbind", "rprivate", *hidden]))
+    else:
+        size = f"size={settings.shm_size}"
+        found.append(_mount("/dev/shm", "tmpfs", "shm", [*hidden, "mode=1777", size]))
+    found = [mount for mount in found if mount["destination"] not in taken]
+    flag = "ro" if settings.read_only else "rw"
+    for target, source in subject.files.items():
+        if target not in taken:
+            found.append(_mount(target, "bind", source, ["rbind", "rprivate", flag]))
+    return found + [mount.spec() for mount in settings.mounts]
+
+
+def _mount(target: str, kind: str, source: str, options: list[str]) -> dict[str, Any]:
+    return {"destination": target, "type": kind, "source": source, "options": options}
+
+
+def _linux(settings: Settings, subject: Subject) -> dict[str, Any]:
+    resources = _resources(settings)
+    resources["devices"] = _device_rules(settings)
+    namespaces = []
+    for kind in ("mount", "pid", "network", "ipc", "uts", "cgroup"):
+        path = subject.namespaces.get(kind)
+        if path is not None:
+            namespaces.append({"type": kind, "path": path} if path else {"type": kind})
+    linux: dict[str, Any] = {
+        "cgroupsPath": f"/{subject.cgroup}",
+        "namespaces": namespaces,
+        "resources": resources,
+    }
+    if settings.sysctls:
+        linux["sysctl"] = dict(settings.sysctls)
+    devices = _devices(settings)
+    if devices:
+        linux["devices"] = devices
+    if not settings.privileged:
+        linux["maskedPaths"] = _MASKED
+        linux["readonlyPaths"] = _READ_ONLY
+        if subject.seccomp:
+            linux["seccomp"] = subject.seccomp
+    propagation = {mount.propagation for mount in settings.mounts}
+    if propagation & {"shared", "rshared"}:
+        linux["rootfsPropagation"] = "shared"
+    elif propagation & {"slave", "rslave"}:
+        linux["rootfsPropagation"] = "slave"
+    return linux
+
+
+def _resources(settings: Settings) -> dict[str, Any]:
+    memory: dict[str, Any] = {}
+    if settings.memory:
+        memory["limit"] = settings.memory
+        memory["swap"] = settings.memory_swap or 2 * settings.memory
+    if settings.memory_reservation:
+        memory["reservation"] = settings.memory_reservation
+    if settings.memory_swappiness >= 0:
+        memory["swappiness"] = settings.memory_swappiness
+    if settings.oom_kill_disable:
+        memory["disableOOMKiller"] = True
+    cpu: dict[str, Any] = {}
+    if settings.nano_cpus:
+        cpu.update(period=100_000, quota=settings.nano_cpus // 10_000)
+    for key, value in (
+        ("shares", settings.cpu_shares),
+        ("period", settings.cpu_period),
+        ("quota", settings.cpu_quota),
+        ("cpus", settings.cpuset_cpus),
+        ("mems", settings.cpuset_mems),
+    ):
+        if value:
+            cpu[key] = value
+    resources: dict[str, Any] = {}
+    if memory:
+        resources["memory"] = memory
+    if cpu:
+        resources["cpu"] = cpu
+    if settings.pids_limit:
+        resources["pids"] = {"limit": settings.pids_limit}
+    return resources
+
+
+def _device_rules(settings: Settings) -> list[dict[str, Any]]:
+    if settings.privileged:
+        return [{"allow": True, "access": "rwm"}]
+    rules = list(_DEVICE_RULES)
+    for host, _, mode in settings.devices:
+        for node in _nodes(host):
+            found = os.stat(node)
+            rules.append(
+                {
+                    "allow": True,
+                    "type": "b" if stat.S_ISBLK(found.st_mode) else "c",
+                    "major": os.major(found.st_rdev),
+                    "minor": os.minor(found.st_rdev),
+                    "access": mode,
+                }
+            )
+    for text in settings.device_rules:
+        kind, where, access = text.split(" ")
+        major, _, minor = where.partition(":")
+        rule: dict[str, Any] = {"allow": True, "type": kind, "access": access}
+        if major != "*":
+            rule["major"] = int(major)
+        if minor != "*":
+            rule["minor"] = int(minor)
+        rules.append(rule)
+    return rules
+
+
+def _nodes(path: str) -> list[str]:
+    """Device nodes at ``path``: itself, or all below a directory."""
+    if not os.path.isdir(path):
+        return [path]
+    found = []
+    for folder, _, names in os.walk(path):
+        found += [f"{folder}/{name}" for name in names]
+    return [
+        node
+        for node in found
+        if stat.S_ISCHR(os.stat(node).st_mode) or stat.S_ISBLK(os.stat(node).st_mode)
+    ]
+
+
+def _devices(settings: Settings) -> list[dict[str, Any]]:
+    pairs = [(host, inside) for host, inside, _ in settings.devices]
+    if settings.privileged:
+        skip = ("/dev/pts", "/dev/shm", "/dev/mqueue", "/dev/console", "/dev/fd")
+        taken = {inside for _, inside in pairs}
+        for node in _nodes("/dev"):
+            if not node.startswith(skip) and node not in taken:
+                pairs.append((node, node))
+    devices = []
+    basic = {
+        "/dev/null",
+        "/dev/zero",
+        "/dev/full",
+        "/dev/random",
+        "/dev/urandom",
+        "/dev/tty",
+        "/dev/ptmx",
+    }
+    for host, inside in pairs:
+        for node in _nodes(host):
+            target = inside + node[len(host) :]
+            found = os.stat(node)
+            if target in basic or not (stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode)):
+                continue
+            devices.append(
+                {
+                    "path": target,
+                    "type": "b" if stat.S_ISBLK(found.st_mode) else "c",
+                    "major": os.major(found.st_rdev),
+                    "minor": os.minor(found.st_rdev),
+                    "fileMode": stat.S_IMODE(found.st_mode),
+                    "uid": found.st_uid,
+                    "gid": found.st_gid,
+                }
+            )
+    return devices
+
+
+def hard_limits() -> dict[str, int]:
+    """The engine's own hard limits when it may not raise them (no CAP_SYS_RESOURCE), else none."""
+    if "SYS_RESOURCE" in capabilities.bounding_set():
+        return {}
+    import resource
+
+    found = {}
+    for name in values.RLIMITS:
+        number = getattr(resource, f"RLIMIT_{name.upper()}", None)
+        if number is not None:
+            found[name] = resource.getrlimit(number)[1]
+    return found
