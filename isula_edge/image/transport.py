@@ -1,0 +1,325 @@
+"""Connections to registries: TLS, certificates, proxies, and what their failures mean.
+
+urllib3 is imported here and in no other module; its exceptions do not leave this one.
+"""
+
+from __future__ import annotations
+
+import datetime
+import ssl
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import urllib3
+from urllib3 import exceptions as http_errors
+
+from isula_edge import errors
+from isula_edge.image import certificates, proxies
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from urllib3 import BaseHTTPResponse
+
+    from isula_edge.image.job import Job
+
+__all__ = [
+    "CERTS_DIR",
+    "CannotConnect",
+    "Origin",
+    "Response",
+    "Settings",
+    "TlsFailed",
+    "Transient",
+    "Transport",
+]
+
+CERTS_DIR = "/etc/isulad/certs.d"
+CONNECT_S = 30.0
+STALLED_S = 30.0
+STALLED_BYTES = 30 * 1024
+"""Fewer bytes than this in :data:`STALLED_S` seconds (1 KB/s) are a stalled transfer."""
+_TOTAL_CONNECTIONS = 16
+# codes of X509_verify_cert_error_string(3)
+_NOT_YET_VALID, _EXPIRED = 9, 10
+
+
+class Transient(errors.Unavailable):
+    """The request may succeed when sent again, after ``wait_s`` seconds if the server said so.
+
+    ``status`` is that of the answer, 0 when there was none.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        host: str,
+        *,
+        hint: str = "",
+        status: int = 0,
+        wait_s: float | None = None,
+    ) -> None:
+        super().__init__(message, kind="registry", ref=host, hint=hint, retryable=True)
+        self.status = status
+        self.wait_s = wait_s
+
+
+class CannotConnect(Transient):
+    """No connection to the host could be made."""
+
+
+class TlsFailed(errors.Unavailable):
+    """The host was reached and no TLS session came to be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Scheme, host and port: who is meant by a URL."""
+
+    scheme: str
+    host: str
+
+    @classmethod
+    def of(cls, url: str) -> Origin:
+        """The origin of an absolute URL; InvalidArgument if it has none."""
+        try:
+            parts = urllib3.util.parse_url(url)
+        except http_errors.LocationParseError:
+            parts = urllib3.util.Url()
+        if parts.scheme not in ("http", "https") or not parts.host:
+            raise errors.InvalidArgument(f"no http or https URL: {url[:200]!r}", ref=url[:200])
+        default = 443 if parts.scheme == "https" else 80
+        port = "" if parts.port in (None, default) else f":{parts.port}"
+        return cls(parts.scheme, parts.host + port)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How to connect: ``insecure`` hosts and networks, no verification at all, certs.d."""
+
+    insecure: tuple[str, ...] = ()
+    skip_verify: bool = False
+    certs_dir: str = CERTS_DIR
+
+    def is_insecure(self, host: str) -> bool:
+        """Whether ``host[:port]`` may be spoken to without verification, and in plain HTTP."""
+        networks = [item for item in self.insecure if "/" in item]
+        return host in self.insecure or proxies.in_networks(host, (*proxies.LOOPBACK, *networks))
+
+
+class Response:
+    """An answer whose body is read piece by piece; closing it is the caller's duty."""
+
+    def __init__(self, raw: BaseHTTPResponse, host: str, job: Job) -> None:
+        self._raw = raw
+        self._host = host
+        self._job = job
+        self._since = self._paused = job.now()
+        self._bytes = 0
+        self.status = raw.status
+        self.headers: Mapping[str, str] = raw.headers
+
+    def read(self, size: int) -> bytes:
+        """What is there, at most ``size`` bytes, waiting for at least one; empty at the end.
+
+        Raises Transient when the connection is cut or transfers less than 1 KB/s.
+        """
+        self._job.check()
+        started = self._job.now()
+        try:
+            # urllib3 1.26 has no read1(): there a short read is only seen at the end
+            read = getattr(self._raw, "read1", self._raw.read)
+            data: bytes = read(size, decode_content=False) or b""
+        except (http_errors.HTTPError, OSError) as error:
+            self._job.check()
+            raise translate(error, self._host) from error
+        # time between two reads is the reader's own (a slow disk), not the link's
+        self._since += max(0.0, started - self._paused)
+        now = self._paused = self._job.now()
+        self._bytes += len(data)
+        if now - self._since >= STALLED_S:
+            if self._bytes < STALLED_BYTES:
+                raise Transient(f"transfer from {self._host} has stalled", self._host)
+            self._since, self._bytes = now, 0
+        return data
+
+    def read_all(self, limit: int, what: str) -> bytes:
+        """The whole body; ResourceExhausted naming ``what`` when above ``limit`` bytes."""
+        parts: list[bytes] = []
+        length = 0
+        while data := self.read(65536):
+            parts.append(data)
+            length += len(data)
+            if length > limit:
+                raise errors.ResourceExhausted(
+                    f"{what} from {self._host} is larger than {limit} bytes",
+                    kind="registry",
+                    ref=self._host,
+                )
+        return b"".join(parts)
+
+    def drain(self) -> None:
+        """Throws a small rest of the body away, so that the connection can be used again."""
+        try:
+            for _ in range(16):
+                if not self.read(65536):
+                    return
+        except errors.Unavailable:
+            pass
+        self._raw.close()
+
+    def close(self) -> None:
+        """Ends the answer; a connection whose body was read to its end is kept for others."""
+        self._raw.close()
+
+    def shutdown(self) -> None:
+        """Wakes a thread that is blocked in :meth:`read`; it gets an error."""
+        try:
+            self._raw.shutdown()
+        except (AttributeError, ValueError, RuntimeError, NotImplementedError, OSError):
+            # before urllib3 2.3, or nothing left to shut down: the read time-out ends it
+            return
+
+
+class Transport:
+    """Sends single requests; keeps connections open between them."""
+
+    def __init__(self, settings: Settings, job: Job) -> None:
+        self.settings = settings
+        self._job = job
+        self._pools: dict[Origin, urllib3.PoolManager] = {}
+
+    def send(self, method: str, url: str, headers: Mapping[str, str]) -> Response:
+        """The answer to one request; redirects and error statuses are answers too."""
+        self._job.check()
+        origin = Origin.of(url)
+        try:
+            raw = self._pool(origin).urlopen(
+                method,
+                url,
+                headers={"Accept-Encoding": "identity", "User-Agent": "isula-edge", **headers},
+                redirect=False,
+                retries=False,
+                preload_content=False,
+                timeout=urllib3.Timeout(connect=CONNECT_S, read=STALLED_S),
+            )
+        except (http_errors.HTTPError, OSError) as error:
+            raise translate(error, origin.host) from error
+        return Response(raw, origin.host, self._job)
+
+    def close(self) -> None:
+        """Closes all connections."""
+        for pool in self._pools.values():
+            pool.clear()
+
+    def _pool(self, origin: Origin) -> urllib3.PoolManager:
+        pool = self._pools.get(origin)
+        if pool is None:
+            context = self._context(origin.host) if origin.scheme == "https" else None
+            proxy = proxies.for_url(origin.scheme, origin.host)
+            if proxy:
+                pool = _proxy_pool(proxy, context)
+            else:
+                pool = urllib3.PoolManager(4, maxsize=_TOTAL_CONNECTIONS, ssl_context=context)
+            self._pools[origin] = pool
+        return pool
+
+    def _context(self, host: str) -> ssl.SSLContext:
+        context = ssl.create_default_context()
+        certificates.load(context, self.settings.certs_dir, host)
+        if self.settings.skip_verify or self.settings.is_insecure(host):
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
+
+
+def _proxy_pool(proxy: str, context: ssl.SSLContext | None) -> urllib3.PoolManager:
+    try:
+        parts = urllib3.util.parse_url(proxy)
+        headers = urllib3.make_headers(proxy_basic_auth=parts.auth) if parts.auth else None
+        return urllib3.ProxyManager(
+            proxy,
+            4,
+            proxy_headers=headers,
+            maxsize=_TOTAL_CONNECTIONS,
+            ssl_context=context,
+        )
+    except (http_errors.HTTPError, ValueError) as error:
+        shown = proxy.rpartition("@")[2]
+        raise errors.InvalidArgument(
+            f"the proxy {shown!r} of the environment cannot be used: {error}", ref=shown
+        ) from error
+
+
+def translate(error: Exception, host: str) -> errors.EngineError:
+    """What a failed connection means to a user, naming ``host``."""
+    cause = _root(error)
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return _bad_certificate(cause, host)
+    if isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+        return Transient(f"connection to {host} was cut", host)
+    if isinstance(cause, ssl.SSLError):
+        hint = ""
+        if "WRONG_VERSION_NUMBER" in str(cause) or "HTTP_REQUEST" in str(cause):
+            hint = f"{host} speaks plain HTTP; list it under insecure-registries in daemon.json"
+        return TlsFailed(
+            f"TLS with {host} failed: {cause.reason or cause}", kind="registry", ref=host, hint=hint
+        )
+    if isinstance(error, http_errors.ProxyError):
+        return CannotConnect(f"cannot connect to {host} through the proxy: {_text(cause)}", host)
+    if isinstance(error, http_errors.ConnectTimeoutError):
+        return CannotConnect(
+            f"cannot connect to {host}: {_connect_text(error, cause)}",
+            host,
+            hint="check the network and the name of the registry",
+        )
+    if isinstance(error, http_errors.ReadTimeoutError):
+        return Transient(f"{host} sent nothing for {STALLED_S:.0f} s", host)
+    return Transient(f"connection to {host} was cut: {_text(cause)}", host)
+
+
+def _bad_certificate(cause: ssl.SSLCertVerificationError, host: str) -> errors.EngineError:
+    if cause.verify_code in (_NOT_YET_VALID, _EXPIRED):
+        local = datetime.datetime.fromtimestamp(time.time(), datetime.UTC).isoformat()[:19]
+        state = "is not yet valid" if cause.verify_code == _NOT_YET_VALID else "has expired"
+        return TlsFailed(
+            f"TLS with {host} failed: its certificate {state}; the local time is {local}Z",
+            kind="registry",
+            ref=host,
+            hint="if the local time is wrong, set the clock and try again",
+            retryable=True,
+        )
+    return TlsFailed(
+        f"TLS with {host} failed: {cause.verify_message}",
+        kind="registry",
+        ref=host,
+        hint=f"put its CA into certs.d/{host}/ca.crt or list {host} under insecure-registries",
+    )
+
+
+def _connect_text(error: Exception, cause: BaseException) -> str:
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror
+    if isinstance(error, http_errors.NewConnectionError):
+        return _text(cause)
+    return f"no answer within {CONNECT_S:.0f} s"
+
+
+def _root(error: BaseException) -> BaseException:
+    """The innermost exception that ``error`` was raised from."""
+    seen = error
+    for _ in range(8):
+        inner: object = seen.__cause__
+        if inner is None and seen.args and isinstance(seen.args[-1], BaseException):
+            inner = seen.args[-1]
+        if not isinstance(inner, BaseException):
+            break
+        seen = inner
+    return seen
+
+
+def _text(cause: BaseException) -> str:
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror
+    return str(cause)[:200] or type(cause).__name__

@@ -1,0 +1,215 @@
+"""The process that does image work for the daemon, so that the daemon never meets the input.
+
+Standard input: frames of :mod:`isula_edge.wire`.  The first is the request, a map with
+``op`` (``pull``, ``load``, ``import``), ``graph``, ``driver``, ``tmpdir`` and
+
+- pull: ``ref``; optional ``platform``, ``mirrors``, ``host_mirrors`` {host: [mirror]},
+  ``insecure``, ``insecure_skip_verify``, ``certs_dir``,
+  ``auth`` {username, password, registry_token}, ``max_concurrent``
+- load: ``path`` or ``fd``; optional ``tag``, ``platform``
+- import: ``path`` or ``fd``, ``ref``
+
+Standard output: frames, in this order:
+
+- ``{"v": {id, status, current, total}}``  progress of a layer, at any time
+- ``{"need": [chain ids]}``  answered on standard input by ``{"have": [chain ids]}``: those
+  that are in the store and stay there until the worker ends; asked once for every image
+- ``{"layer": chain id}``  after each commit
+- ``{"image": {…}}``  see :func:`isula_edge.image.layers.image_event`, once for every image
+- ``{"r": result}`` or ``{"x": error}``  the last frame
+
+The end of standard input, SIGTERM and SIGINT cancel the request: unfinished layers are
+removed, committed ones are left to the daemon.  Diagnostics go to standard error.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import signal
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+from isula_edge import errors, wire
+from isula_edge.image.job import Job
+from isula_edge.sys import atomic
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from isula_edge.snapshot.layers import LayerStore
+    from isula_edge.types import ChainId
+
+__all__ = ["main", "run"]
+
+_log = logging.getLogger(__name__)
+_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+
+
+class _Channel:
+    """Frames to and from the daemon."""
+
+    def __init__(self, source: int, sink: int) -> None:
+        self._source = source
+        self._sink = sink
+        self._sending = threading.Lock()
+        self._answers: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+
+    def read(self) -> dict[str, Any] | None:
+        """The next frame, None at the end."""
+        head = self._exactly(4)
+        if head is None:
+            return None
+        length = int.from_bytes(head, "big")
+        if length > wire.MAX_REQUEST:
+            raise wire.WireError(f"frame of {length} bytes")
+        data = self._exactly(length)
+        frame = wire.decode(data) if data is not None else None
+        if frame is not None and not isinstance(frame, dict):
+            raise wire.WireError("frame is no map")
+        return frame
+
+    def _exactly(self, size: int) -> bytes | None:
+        data = b""
+        while len(data) < size:
+            part = os.read(self._source, size - len(data))
+            if not part:
+                return None
+            data += part
+        return data
+
+    def send(self, event: dict[str, Any]) -> None:
+        """Writes one frame, whole, whatever the thread; Aborted when the daemon is gone."""
+        view = memoryview(wire.pack(event))
+        try:
+            with self._sending:
+                while view:
+                    view = view[os.write(self._sink, view) :]
+        except BrokenPipeError as error:
+            raise errors.Aborted("the daemon is gone") from error
+
+    def ask(self, chain_ids: Sequence[ChainId]) -> set[str]:
+        """Sends ``need`` and waits for ``have``."""
+        self.send({"need": list(chain_ids)})
+        answer = self._answers.get()
+        if answer is None:
+            raise errors.Aborted("the request was cancelled")
+        have = answer.get("have")
+        return {str(item) for item in have} if isinstance(have, list) else set()
+
+    def listen(self, job: Job) -> None:
+        """Passes answers on until standard input ends, which cancels ``job``."""
+        try:
+            while (frame := self.read()) is not None:
+                self._answers.put(frame)
+        except (wire.WireError, OSError) as error:
+            _log.warning("standard input: %s", error)
+        self.wake(job)
+
+    def wake(self, job: Job) -> None:
+        """Cancels ``job``, also where it waits for an answer."""
+        job.cancel()
+        self._answers.put(None)
+
+
+def run(request: dict[str, Any], job: Job) -> dict[str, Any]:
+    """Does what ``request`` says and returns the result; raises EngineError."""
+    from isula_edge import snapshot
+
+    store = snapshot.LayerStore(str(request["graph"]), str(request["driver"]))
+    operation = request.get("op")
+    if operation == "pull":
+        return _pull(request, store, job)
+    if operation not in ("load", "import"):
+        raise errors.InvalidArgument(f"unknown operation {operation!r}")
+    from isula_edge.image.source import open_source
+
+    with open_source(str(request.get("path") or ""), int(request.get("fd", -1))) as source:
+        if operation == "import":
+            from isula_edge.image.import_ import import_image
+
+            return import_image(source, str(request["ref"]), store, job)
+        from isula_edge.image.load import load
+
+        return load(
+            source,
+            store,
+            job,
+            tmpdir=str(request["tmpdir"]),
+            tag=str(request.get("tag") or ""),
+            platform=str(request.get("platform") or ""),
+        )
+
+
+def _pull(request: dict[str, Any], store: LayerStore, job: Job) -> dict[str, Any]:
+    from isula_edge.image.auth import Credentials
+    from isula_edge.image.pull import MAX_CONCURRENT, PullRequest, pull
+    from isula_edge.image.transport import CERTS_DIR, Settings
+
+    auth = request.get("auth") or {}
+    names = ("username", "password", "registry_token")
+    settings = Settings(
+        insecure=tuple(request.get("insecure") or ()),
+        skip_verify=bool(request.get("insecure_skip_verify")),
+        certs_dir=str(request.get("certs_dir") or CERTS_DIR),
+    )
+    wanted = PullRequest(
+        ref=str(request["ref"]),
+        tmpdir=str(request["tmpdir"]),
+        platform=str(request.get("platform") or ""),
+        mirrors=tuple(request.get("mirrors") or ()),
+        host_mirrors=request.get("host_mirrors") or {},
+        settings=settings,
+        credentials=Credentials(*(str(auth.get(name) or "") for name in names)) if auth else None,
+        max_concurrent=int(request.get("max_concurrent") or MAX_CONCURRENT),
+    )
+    return pull(wanted, store, job)
+
+
+def _answer(request: dict[str, Any], job: Job) -> dict[str, Any]:
+    """The last frame: result or error, whatever happens."""
+    try:
+        with atomic.space_errors(str(request.get("graph", ""))):
+            return {"r": run(request, job)}
+    except errors.EngineError as error:
+        found = errors.Aborted("the request was cancelled") if job.cancelled else error
+        return {"x": errors.to_wire(found)}
+    except Exception as error:  # noqa: BLE001 - outer loop: the daemon must get an answer
+        _log.exception("unexpected failure")
+        if job.cancelled:
+            return {"x": errors.to_wire(errors.Aborted("the request was cancelled"))}
+        text = str(error) or type(error).__name__
+        return {"x": errors.to_wire(errors.Internal(f"image worker failed: {text[:300]}"))}
+
+
+def main() -> None:
+    """Serves the one request on standard input."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    # nothing that prints may come between two frames
+    sink = os.dup(1)
+    os.dup2(2, 1)
+    os.umask(0o022)
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    channel = _Channel(0, sink)
+    request = channel.read()
+    if request is None:
+        sys.exit(1)
+    job = Job(channel.send, channel.ask)
+
+    def wait_for_signal() -> None:
+        signal.sigwait(_SIGNALS)
+        channel.wake(job)
+
+    threading.Thread(target=wait_for_signal, name="signals", daemon=True).start()
+    threading.Thread(target=channel.listen, args=(job,), name="stdin", daemon=True).start()
+    last = _answer(request, job)
+    try:
+        channel.send(last)
+    except errors.Aborted:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
