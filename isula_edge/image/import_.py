@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from isula_edge.image.layers import Readable
     from isula_edge.snapshot.layers import LayerStore
 
-__all__ = ["docker_manifest", "import_image"]
+__all__ = ["import_image"]
 
 _COMMENT = "Imported from tarball"
 
@@ -33,7 +33,7 @@ def import_image(source: Readable, ref: str, store: LayerStore, job: Job) -> dic
     record = store.get(layer.chain_id)
     tar_size = int(record["compressed_size"]) if record is not None else layer.size
     config = _config(str(layer.diff_id))
-    manifest = docker_manifest(config, [(str(layer.diff_id), tar_size)])
+    manifest = manifests.docker_manifest(config, [(str(layer.diff_id), tar_size)])
     event = image_event(
         config,
         manifest,
@@ -61,22 +61,4 @@ def _config(diff_id: str) -> bytes:
     }
     if host.variant:
         document["variant"] = host.variant
-    return json.dumps(document, separators=(",", ":")).encode()
-
-
-def docker_manifest(config: bytes, layers: list[tuple[str, int]]) -> bytes:
-    """Schema 2 manifest for an image that came without one: uncompressed layers."""
-    document = {
-        "schemaVersion": 2,
-        "mediaType": manifests.DOCKER_MANIFEST,
-        "config": {
-            "mediaType": manifests.DOCKER_CONFIG,
-            "size": len(config),
-            "digest": of_bytes(config),
-        },
-        "layers": [
-            {"mediaType": manifests.DOCKER_LAYER, "size": size, "digest": digest}
-            for digest, size in layers
-        ],
-    }
     return json.dumps(document, separators=(",", ":")).encode()

@@ -38,6 +38,7 @@ class Job:
     ) -> None:
         self.emit = emit
         self._ask = ask
+        self._committed: set[str] = set()
         self._cancelled = threading.Event()
         self._closers: dict[object, Callable[[], None]] = {}
         self._closing = threading.Lock()
@@ -47,7 +48,12 @@ class Job:
 
     def held(self, chain_ids: Sequence[ChainId]) -> set[str]:
         """Which of ``chain_ids`` need not be brought."""
-        return self._ask(chain_ids) if self._ask is not None else set()
+        return self._committed | (self._ask(chain_ids) if self._ask is not None else set())
+
+    def committed(self, chain_id: ChainId) -> None:
+        """A layer is in the store now, by this job."""
+        self._committed.add(chain_id)
+        self.emit({"layer": chain_id})
 
     @property
     def cancelled(self) -> bool:
@@ -90,6 +96,7 @@ class Job:
     def scope(self) -> Iterator[Job]:
         """A part of this job that is cancelled with it, and at the latest when it ends."""
         part = Job(self.emit, self._ask, monotonic=self.now, sleep=self._custom_sleep)
+        part._committed = self._committed
         with self.closing(part.cancel):
             try:
                 yield part

@@ -109,7 +109,7 @@ def apply_layer(
     except BaseException:
         _abort(ingest)
         raise
-    job.emit({"layer": chain_id})
+    job.committed(chain_id)
     return Applied(chain_id, found, stats.size_bytes)
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from isula_edge import errors
-from isula_edge.image.digest import parse_digest
+from isula_edge.image.digest import of_bytes, parse_digest
 from isula_edge.types import Platform
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from isula_edge.types import Digest
 
@@ -23,9 +23,13 @@ __all__ = [
     "MAX_CONFIG",
     "MAX_LAYERS",
     "MAX_MANIFEST",
+    "OCI_INDEX",
+    "Config",
     "Descriptor",
     "Index",
     "Manifest",
+    "docker_manifest",
+    "no_platform",
     "parse",
     "parse_config",
 ]
@@ -199,6 +203,34 @@ def parse_config(data: bytes, layers: int, what: str) -> Config:
     found = tuple(parse_digest(item, f"diff_id of {what}") for item in diff_ids)
     platform = _platform(document)
     return Config(platform if platform is not None else Platform("", ""), found)
+
+
+def no_platform(entries: Sequence[Descriptor], want: Platform, what: str) -> errors.NotFound:
+    """The error for an index without an image for ``want``; it lists what there is."""
+    there = ", ".join(sorted({str(entry.platform) for entry in entries if entry.platform}))
+    return errors.NotFound(
+        f"{what} has no image for {want}; it has: {there or 'none'}",
+        kind="image",
+        ref=what,
+        hint="choose one of them with --platform",
+    )
+
+
+def docker_manifest(config: bytes, layers: Sequence[tuple[str, int]]) -> bytes:
+    """Schema 2 manifest for an image that came without one: uncompressed layers."""
+    document = {
+        "schemaVersion": 2,
+        "mediaType": DOCKER_MANIFEST,
+        "config": {
+            "mediaType": DOCKER_CONFIG,
+            "size": len(config),
+            "digest": of_bytes(config),
+        },
+        "layers": [
+            {"mediaType": DOCKER_LAYER, "size": size, "digest": digest} for digest, size in layers
+        ],
+    }
+    return json.dumps(document, separators=(",", ":")).encode()
 
 
 def _object(data: bytes, what: str) -> dict[str, Any]:

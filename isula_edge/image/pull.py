@@ -205,13 +205,7 @@ class _Pull:
         entries = index.entries
         chosen = platforms.choose([entry.platform for entry in entries], self._platform)
         if chosen is None:
-            there = ", ".join(sorted({str(e.platform) for e in entries if e.platform})) or "none"
-            raise errors.NotFound(
-                f"{self._name} has no image for {self._platform}; it has: {there}",
-                kind="image",
-                ref=self._name,
-                hint="choose one of them with --platform",
-            )
+            raise manifests.no_platform(entries, self._platform, self._name)
         return entries[chosen]
 
     def _config(self, descriptor: manifests.Descriptor) -> bytes:

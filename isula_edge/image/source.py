@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
-from typing import TYPE_CHECKING
 
 from isula_edge import errors
 from isula_edge.image import decompress
 from isula_edge.image.spool import unnamed_file
 from isula_edge.sys import atomic
-
-if TYPE_CHECKING:
-    import io
 
 __all__ = ["open_source", "seekable_plain"]
 
@@ -35,7 +32,7 @@ def open_source(path: str, fd: int) -> io.BufferedReader:
         ) from error
     if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
         raise errors.InvalidArgument(f"{path}: not a regular file", kind="file", ref=path)
-    return open(source, "rb", buffering=_CHUNK)
+    return _reader(source)
 
 
 def seekable_plain(source: io.BufferedReader, tmpdir: str) -> io.BufferedReader:
@@ -53,4 +50,8 @@ def seekable_plain(source: io.BufferedReader, tmpdir: str) -> io.BufferedReader:
         while data := plain.read(_CHUNK):
             copy.write(data)
     os.lseek(fd, 0, os.SEEK_SET)
-    return open(fd, "rb", buffering=_CHUNK)
+    return _reader(fd)
+
+
+def _reader(fd: int) -> io.BufferedReader:
+    return io.BufferedReader(io.FileIO(fd, "rb"), _CHUNK)

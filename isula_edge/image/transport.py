@@ -41,6 +41,9 @@ STALLED_S = 30.0
 STALLED_BYTES = 30 * 1024
 """Fewer bytes than this in :data:`STALLED_S` seconds (1 KB/s) are a stalled transfer."""
 _TOTAL_CONNECTIONS = 16
+# whoever lists a registry as insecure has been told
+urllib3.disable_warnings(http_errors.InsecureRequestWarning)
+
 # codes of X509_verify_cert_error_string(3)
 _NOT_YET_VALID, _EXPIRED = 9, 10
 

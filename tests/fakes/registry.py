@@ -108,6 +108,8 @@ class FakeRegistry:
         self._manifests: dict[tuple[str, str], tuple[bytes, str]] = {}
         self._tokens: dict[str, float] = {}
         self._lock = threading.Lock()
+        self._idle = threading.Condition(self._lock)
+        self._active = 0
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.registry = self
         if tls is not None:
@@ -159,8 +161,12 @@ class FakeRegistry:
         return self.put_manifest(repository, tag, data, OCI_INDEX)
 
     def seen(self, part: str) -> list[Seen]:
-        """Requests whose path contains ``part``, in the order of their ends."""
-        with self._lock:
+        """Requests whose path contains ``part``, in the order of their ends.
+
+        Waits for those that are still being answered, but not for long.
+        """
+        with self._idle:
+            self._idle.wait_for(lambda: self._active == 0, 2)
             return [request for request in self.requests if part in request.path]
 
     def sent_bytes(self, part: str) -> int:
@@ -169,10 +175,17 @@ class FakeRegistry:
 
     # used by the handler
 
-    def note(self, seen: Seen) -> None:
-        """Remembers a request."""
+    def begin(self) -> None:
+        """A request is being answered."""
         with self._lock:
+            self._active += 1
+
+    def note(self, seen: Seen) -> None:
+        """Remembers a request that has been answered."""
+        with self._idle:
+            self._active -= 1
             self.requests.append(seen)
+            self._idle.notify_all()
 
     def blob(self, digest: str) -> bytes | str | None:
         """Content, or the path of a file with it."""
@@ -256,6 +269,7 @@ class _Handler(BaseHTTPRequestHandler):
         registry = self.server.registry
         self._sent = 0
         self._status = 0
+        registry.begin()
         try:
             self._route(registry)
         finally:

@@ -1,0 +1,285 @@
+"""Archives: docker save of all ages, OCI layouts, compressed, from a pipe, incomplete."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import json
+import lzma
+import os
+import tarfile
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from isula_edge import errors
+from isula_edge.image import source as sources
+from isula_edge.image.load import load
+from tests.fakes.images import (
+    FakeLayer,
+    add_file,
+    docker_archive,
+    make_image,
+    oci_archive,
+    sha256,
+)
+from tests.fakes.jobs import FakeDaemon
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from isula_edge.snapshot import LayerStore
+
+BASE = FakeLayer.of({"etc/name": b"base"})
+TOP = FakeLayer.of({"big": os.urandom(100_000)})
+IMAGE = make_image([BASE, TOP])
+OTHER = make_image([BASE, FakeLayer.of({"other": b"1"})])
+
+
+class Loader:
+    """Loads into one store and keeps what the daemon was told last."""
+
+    def __init__(self, store: LayerStore, graph: Path) -> None:
+        self._store = store
+        self.graph = graph
+        self.daemon = FakeDaemon()
+
+    def __call__(self, data: bytes, held: set[str] | None = None, **options: Any) -> Any:
+        path = self.graph / "archive"
+        path.write_bytes(data)
+        self.daemon = FakeDaemon(held)
+        with sources.open_source(str(path), -1) as source:
+            return load(
+                source, self._store, self.daemon.job, tmpdir=str(self.graph / "tmp"), **options
+            )
+
+    def piped(self, data: bytes) -> Any:
+        """The same from a pipe."""
+        read_end, write_end = os.pipe()
+
+        def write() -> None:
+            with open(write_end, "wb") as file:
+                file.write(data)
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        self.daemon = FakeDaemon()
+        with sources.open_source("", read_end) as source:
+            result = load(source, self._store, self.daemon.job, tmpdir=str(self.graph / "tmp"))
+        writer.join()
+        return result
+
+    def leftovers(self) -> list[str]:
+        """Temporary files and unfinished layers."""
+        ingests = [name for name in os.listdir(self.graph / "storage/vfs") if "ingest" in name]
+        return ingests + os.listdir(self.graph / "tmp")
+
+
+@pytest.fixture
+def loader(store: LayerStore, graph: Path) -> Loader:
+    return Loader(store, graph)
+
+
+def test_docker_archive(loader: Loader) -> None:
+    data = docker_archive({"busybox:1,docker.io/library/other": IMAGE})
+    assert loader(data) == {"images": ["busybox:1", "other:latest"]}
+    brought = loader.daemon.image
+    assert brought["id"] == IMAGE.id
+    assert brought["config"] == IMAGE.config
+    assert brought["names"] == ["busybox:1", "other:latest"]
+    assert brought["chain_ids"] == IMAGE.chain_ids
+    assert brought["size"] > 100_000
+    assert brought["manifest_digest"] == sha256(brought["manifest"])
+    digests = [f"{name}@{brought['manifest_digest']}" for name in ("busybox", "other")]
+    assert brought["digest_refs"] == digests
+    manifest = json.loads(brought["manifest"])
+    assert [item["digest"] for item in manifest["layers"]] == [BASE.diff_id, TOP.diff_id]
+    assert [item["size"] for item in manifest["layers"]] == [len(BASE.tar), len(TOP.tar)]
+    assert loader.daemon.of("need") == [IMAGE.chain_ids]
+    assert loader.daemon.of("layer") == IMAGE.chain_ids
+    assert loader.leftovers() == []
+
+
+def test_several_images(loader: Loader) -> None:
+    result = loader(docker_archive({"a:1": IMAGE, "": OTHER}))
+    assert result == {"images": ["a:1", OTHER.id]}
+    assert [image["id"] for image in loader.daemon.of("image")] == [IMAGE.id, OTHER.id]
+    # the layer they share is unpacked once
+    assert loader.daemon.of("layer") == [*IMAGE.chain_ids, OTHER.chain_ids[1]]
+
+
+def test_tag(loader: Loader) -> None:
+    assert loader(docker_archive({"a:1": IMAGE}), tag="new")["images"] == ["new:latest"]
+    with pytest.raises(errors.InvalidArgument, match="Can not use --tag option because more than"):
+        loader(docker_archive({"a:1": IMAGE, "b:1": OTHER}), tag="new")
+    with pytest.raises(errors.InvalidArgument, match="Invalid image name:K~"):
+        loader(docker_archive({"a:1": IMAGE}), tag="K~")
+    # names of the archive that are replaced need not be good
+    assert loader(docker_archive({"K~": IMAGE}), tag="new")["images"] == ["new:latest"]
+
+
+def test_a_bad_name_in_the_archive(loader: Loader) -> None:
+    data = docker_archive({"a:1": IMAGE, "K~": OTHER})
+    with pytest.raises(errors.InvalidArgument, match="Contain invalid image name in tar archive"):
+        loader(data)
+    assert loader.daemon.events == []
+
+
+COMPRESSIONS: list[Callable[[bytes], bytes]] = [gzip.compress, bz2.compress, lzma.compress]
+
+
+@pytest.mark.parametrize("compress", COMPRESSIONS)
+def test_compressed(loader: Loader, compress: Callable[[bytes], bytes]) -> None:
+    assert loader(compress(docker_archive({"a:1": IMAGE})))["images"] == ["a:1"]
+    assert loader.leftovers() == []
+
+
+def test_zstd(loader: Loader) -> None:
+    zstandard = pytest.importorskip("zstandard")
+    data = zstandard.ZstdCompressor().compress(docker_archive({"a:1": IMAGE}))
+    assert loader(data)["images"] == ["a:1"]
+
+
+def test_from_a_pipe(loader: Loader) -> None:
+    assert loader.piped(docker_archive({"a:1": IMAGE})) == {"images": ["a:1"]}
+    assert loader.piped(gzip.compress(oci_archive([({}, IMAGE)]))) == {"images": [IMAGE.id]}
+    assert loader.leftovers() == []
+
+
+def test_missing_layers_are_taken_from_the_store(loader: Loader) -> None:
+    loader(docker_archive({"a:1": IMAGE}))
+    data = docker_archive({"a:1": IMAGE}, leave_out=[BASE.diff_id])
+    assert loader(data, held={IMAGE.chain_ids[0]})["images"] == ["a:1"]
+    size = json.loads(loader.daemon.image["manifest"])["layers"][0]["size"]
+    assert size == len(BASE.tar)
+    with pytest.raises(errors.NotFound, match=r"layer\.tar no such file"):
+        loader(data)
+    assert loader.daemon.of("image") == []
+
+
+def test_layers_that_are_links(loader: Loader) -> None:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        add_file(archive, "one/layer.tar", BASE.tar)
+        link = tarfile.TarInfo("two/layer.tar")
+        link.type = tarfile.SYMTYPE
+        link.linkname = "../one/layer.tar"
+        archive.addfile(link)
+        image = make_image([BASE, BASE])
+        add_file(archive, "c.json", image.config)
+        layers = ["one/layer.tar", "./two/layer.tar"]
+        listed = [{"Config": "c.json", "RepoTags": None, "Layers": layers}]
+        add_file(archive, "manifest.json", json.dumps(listed).encode())
+    assert loader(out.getvalue())["images"] == [image.id]
+
+
+def test_docker_archive_that_is_an_oci_layout_too(loader: Loader) -> None:
+    """Docker 25 and later: manifest.json names blobs, which may be compressed."""
+    out = io.BytesIO(oci_archive([({}, IMAGE)]))
+    with tarfile.open(fileobj=out, mode="a") as archive:
+        blobs = [f"blobs/sha256/{layer.digest[7:]}" for layer in IMAGE.layers]
+        config = f"blobs/sha256/{sha256(IMAGE.config)[7:]}"
+        listed = [{"Config": config, "RepoTags": ["a:1"], "Layers": blobs}]
+        add_file(archive, "manifest.json", json.dumps(listed).encode())
+    assert loader(out.getvalue())["images"] == ["a:1"]
+
+
+FULL, SHORT = "io.containerd.image.name", "org.opencontainers.image.ref.name"
+
+
+@pytest.mark.parametrize(
+    ("annotations", "names"),
+    [
+        ({FULL: "docker.io/library/a:1", SHORT: "1"}, ["a:1"]),
+        ({SHORT: "h.io/a:1"}, ["h.io/a:1"]),
+        ({SHORT: "latest"}, []),
+        ({}, []),
+    ],
+)
+@pytest.mark.parametrize("nested", [False, True])
+def test_oci_layout(
+    loader: Loader, annotations: dict[str, str], names: list[str], nested: bool
+) -> None:
+    data = oci_archive([(annotations, IMAGE)], nested=nested)
+    result = loader(data, platform="linux/amd64")
+    assert result == {"images": names or [IMAGE.id]}
+    brought = loader.daemon.image
+    assert brought["manifest"] == IMAGE.manifest
+    assert brought["manifest_digest"] == IMAGE.digest
+    assert brought["names"] == names
+    assert len(brought["digest_refs"]) == len(names)
+
+
+def test_oci_layout_with_the_same_name_for_two_platforms(loader: Loader) -> None:
+    arm = make_image([TOP], platform={"os": "linux", "architecture": "arm64"})
+    data = oci_archive([({FULL: "a:1"}, IMAGE), ({FULL: "a:1"}, arm)])
+    assert loader(data, platform="linux/arm64")["images"] == ["a:1"]
+    assert loader.daemon.image["id"] == arm.id
+    with pytest.raises(errors.NotFound, match=r"a:1 has no image for linux/s390x"):
+        loader(data, platform="linux/s390x")
+
+
+def test_oci_layout_with_wrong_blobs(loader: Loader) -> None:
+    data = oci_archive([({}, IMAGE)])
+    for digest in (IMAGE.digest, sha256(IMAGE.config), TOP.digest):
+        missing = oci_archive([({}, IMAGE)], leave_out=[digest])
+        with pytest.raises(errors.EngineError, match=f"{digest[7:]} no such file"):
+            loader(missing)
+    damaged = data.replace(TOP.blob[-200:], TOP.blob[-200:-1] + b"!")
+    with pytest.raises(errors.EngineError):
+        loader(damaged)
+    assert loader.daemon.of("image") == []
+    damaged = data.replace(IMAGE.config, IMAGE.config[:-1] + b" ")
+    with pytest.raises(errors.DigestMismatch):
+        loader(damaged)
+    assert loader.leftovers() == []
+
+
+def test_a_wrong_diff_id(loader: Loader) -> None:
+    wrong = make_image([TOP, BASE])
+    image = make_image([BASE, TOP], config=json.loads(wrong.config))
+    with pytest.raises(errors.DigestMismatch, match="invalid diff id"):
+        loader(docker_archive({"a:1": image}))
+    assert loader.leftovers() == []
+
+
+def tar_with(name: str, data: bytes) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        add_file(archive, name, data)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (tar_with("x", b""), "Failed to load manifest.json file"),
+        (tar_with("manifest.json", b"{"), "Failed to load manifest.json file"),
+        (tar_with("manifest.json", b"[1]"), "Failed to load manifest.json file"),
+        (tar_with("manifest.json", b"[]"), "names no image"),
+        (tar_with("manifest.json", b'[{"Config": "c", "Layers": []}]'), "c no such file"),
+        (tar_with("index.json", b'{"manifests": []}'), "names no image"),
+        (tar_with("index.json", b"[]"), "no JSON object"),
+        (b"", "not an archive"),
+        (b"hello" * 500, "not an archive"),
+    ],
+)
+def test_what_is_no_archive_of_images(loader: Loader, data: bytes, text: str) -> None:
+    with pytest.raises(errors.InvalidArgument, match=text):
+        loader(data)
+    assert loader.leftovers() == []
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(errors.NotFound, match="no such file"):
+        sources.open_source(str(tmp_path / "absent"), -1)
+    with pytest.raises(errors.InvalidArgument, match="not a regular file"):
+        sources.open_source(str(tmp_path), -1)
+    with pytest.raises(errors.InvalidArgument, match="not a regular file"):
+        sources.open_source("/dev/zero", -1)
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(errors.InvalidArgument, match="cannot read"):
+        sources.open_source(str(tmp_path / "loop"), -1)
