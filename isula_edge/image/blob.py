@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from isula_edge import errors
 from isula_edge.image import digest as digests
 from isula_edge.image.registry import Retry
 from isula_edge.image.transport import Transient
@@ -118,6 +117,4 @@ def download(
 
     Raises DigestMismatch; Unavailable when five tries in a row brought nothing.
     """
-    if blob.size < 0:
-        raise errors.InvalidArgument(f"blob {blob.digest} has no size", kind="blob")
     _Download(registry, blob, sink, job).run(progress)

@@ -138,26 +138,13 @@ def fetch_layers(
     done: list[Applied] = []
     fetch.start()
     try:
-        for number, (layer, diff_id) in enumerate(zip(layers, diff_ids, strict=True)):
-            spool, progress = fetch.stream(number)
-            try:
-                applied = apply_layer(
-                    store,
-                    job,
-                    spool,
-                    parent=parent,
-                    diff_id=diff_id,
-                    digest=layer.digest,
-                    compressed_size=layer.size,
-                )
-            except (errors.DataLoss, errors.InvalidArgument):
-                # a wrong blob rarely unpacks: say that it is wrong, not what is odd in it
-                _read_rest(spool)
-                raise
-            progress.done()
-            parent = applied.chain_id
-            done.append(applied)
-            fetch.applied()
+        with job.closing(lambda: fetch.fail(errors.Aborted("the request was cancelled"))):
+            for layer, diff_id in zip(layers, diff_ids, strict=True):
+                spool, progress = fetch.stream(len(done))
+                done.append(_apply(store, job, spool, layer, diff_id, parent))
+                parent = done[-1].chain_id
+                progress.done()
+                fetch.applied()
     except errors.EngineError as error:
         if fetch.failure is not None and fetch.failure is not error:
             raise fetch.failure from error
@@ -165,6 +152,30 @@ def fetch_layers(
     finally:
         fetch.stop()
     return done
+
+
+def _apply(
+    store: LayerStore,
+    job: Job,
+    spool: Spool,
+    layer: Descriptor,
+    diff_id: Digest,
+    parent: ChainId | None,
+) -> Applied:
+    try:
+        return apply_layer(
+            store,
+            job,
+            spool,
+            parent=parent,
+            diff_id=diff_id,
+            digest=layer.digest,
+            compressed_size=layer.size,
+        )
+    except (errors.DataLoss, errors.InvalidArgument):
+        # a wrong blob rarely unpacks: say that it is wrong, not what is odd in it
+        _read_rest(spool)
+        raise
 
 
 def _read_rest(spool: Spool) -> None:

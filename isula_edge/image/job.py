@@ -39,6 +39,7 @@ class Job:
         self.emit = emit
         self._ask = ask
         self._committed: set[str] = set()
+        self._unfinished: set[str] = set()
         self._cancelled = threading.Event()
         self._closers: dict[object, Callable[[], None]] = {}
         self._closing = threading.Lock()
@@ -54,6 +55,20 @@ class Job:
         """A layer is in the store now, by this job."""
         self._committed.add(chain_id)
         self.emit({"layer": chain_id})
+
+    @contextlib.contextmanager
+    def unfinished(self, path: str) -> Iterator[None]:
+        """While inside, ``path`` holds a layer that must be committed or removed."""
+        self._unfinished.add(path)
+        try:
+            yield
+        finally:
+            self._unfinished.discard(path)
+
+    @property
+    def may_end(self) -> bool:
+        """Whether the process may end now without leaving an unfinished layer."""
+        return not self._unfinished
 
     @property
     def cancelled(self) -> bool:
@@ -96,7 +111,7 @@ class Job:
     def scope(self) -> Iterator[Job]:
         """A part of this job that is cancelled with it, and at the latest when it ends."""
         part = Job(self.emit, self._ask, monotonic=self.now, sleep=self._custom_sleep)
-        part._committed = self._committed
+        part._committed, part._unfinished = self._committed, self._unfinished
         with self.closing(part.cancel):
             try:
                 yield part

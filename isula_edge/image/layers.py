@@ -77,39 +77,52 @@ def apply_layer(
     or when reading or unpacking fails.  ``diff_id`` None takes the layer as it comes; an
     empty stream is refused then.  ``digest`` and ``compressed_size`` are only recorded.
     """
+    ingest = store.begin(parent)
+    with job.unfinished(ingest.path):
+        try:
+            applied = _apply(ingest, job, stream, diff_id, digest, compressed_size)
+        except BaseException:
+            _abort(ingest)
+            raise
+    job.committed(applied.chain_id)
+    return applied
+
+
+def _apply(
+    ingest: Ingest,
+    job: Job,
+    stream: Readable,
+    diff_id: Digest | None,
+    digest: str,
+    compressed_size: int,
+) -> Applied:
     algorithm = diff_id.partition(":")[0] if diff_id is not None else "sha256"
     calculated = hashlib.new(algorithm, usedforsecurity=False)
-    ingest = store.begin(parent)
-    try:
-        with atomic.space_errors(ingest.path):
-            plain = _Hashing(decompress.open_stream(stream), calculated, job)
-            stats = unpack.unpack_layer(plain, ingest.path, ingest.style)
-            # what follows the end of the tar, and of the compressed data, belongs to the digests
-            _drain(plain)
-            _drain(stream)
-        found = Digest(f"{algorithm}:{calculated.hexdigest()}")
-        if diff_id is None and plain.length == 0:
-            raise errors.InvalidArgument("the archive is empty", kind="layer")
-        if diff_id not in (None, found):
-            raise errors.DigestMismatch(
-                f"layer has diff_id {found} instead of {diff_id}: invalid diff id",
-                kind="layer",
-                ref=diff_id or "",
-            )
-        chain_id = _chain(parent, found)
-        job.check()
-        with atomic.space_errors(ingest.path):
-            ingest.commit(
-                chain_id,
-                found,
-                digest=digest or found,
-                compressed_size=compressed_size or plain.length,
-                size=stats.size_bytes,
-            )
-    except BaseException:
-        _abort(ingest)
-        raise
-    job.committed(chain_id)
+    with atomic.space_errors(ingest.path):
+        plain = _Hashing(decompress.open_stream(stream), calculated, job)
+        stats = unpack.unpack_layer(plain, ingest.path, ingest.style)
+        # what follows the end of the tar, and of the compressed data, belongs to the digests
+        _drain(plain)
+        _drain(stream)
+    found = Digest(f"{algorithm}:{calculated.hexdigest()}")
+    if diff_id is None and plain.length == 0:
+        raise errors.InvalidArgument("the archive is empty", kind="layer")
+    if diff_id not in (None, found):
+        raise errors.DigestMismatch(
+            f"layer has diff_id {found} instead of {diff_id}: invalid diff id",
+            kind="layer",
+            ref=diff_id or "",
+        )
+    chain_id = _chain(ingest.parent, found)
+    job.check()
+    with atomic.space_errors(ingest.path):
+        ingest.commit(
+            chain_id,
+            found,
+            digest=digest or found,
+            compressed_size=compressed_size or plain.length,
+            size=stats.size_bytes,
+        )
     return Applied(chain_id, found, stats.size_bytes)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["MAX_CONCURRENT", "PullRequest", "endpoints", "pull"]
 
 _MAX_NESTING = 3
+_log = logging.getLogger(__name__)
 MAX_CONCURRENT = 3
 
 
@@ -123,9 +125,10 @@ def pull(request: PullRequest, store: LayerStore, job: Job) -> dict[str, Any]:
                     transport.close()
         except (errors.NoSpace, errors.Aborted):
             raise
-        except errors.EngineError:
+        except errors.EngineError as error:
             if endpoint is places[-1][0]:
                 raise
+            _log.warning("%s: %s", endpoint.host, error)
     raise errors.Internal("no place to pull from", kind="image", ref=request.ref)
 
 
@@ -197,7 +200,7 @@ class _Pull:
             verify_bytes(data, digest, what)
             return digest
         # the stated digest of a schema 1 manifest leaves its signatures out
-        if stated.startswith("sha256:") and b'"schemaVersion": 1' not in data[:4096]:
+        if stated.startswith("sha256:") and b'"fsLayers"' not in data:
             verify_bytes(data, parse_digest(stated, what), what)
         return of_bytes(data)
 

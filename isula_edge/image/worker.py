@@ -30,6 +30,7 @@ import queue
 import signal
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 from isula_edge import errors, wire
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
 __all__ = ["main", "run"]
 
 _log = logging.getLogger(__name__)
+_CANCELLED = "the request was cancelled"
+_GRACE_S = 2.0
 _SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 
 
@@ -95,7 +98,7 @@ class _Channel:
         self.send({"need": list(chain_ids)})
         answer = self._answers.get()
         if answer is None:
-            raise errors.Aborted("the request was cancelled")
+            raise errors.Aborted(_CANCELLED)
         have = answer.get("have")
         return {str(item) for item in have} if isinstance(have, list) else set()
 
@@ -109,9 +112,17 @@ class _Channel:
         self.wake(job)
 
     def wake(self, job: Job) -> None:
-        """Cancels ``job``, also where it waits for an answer."""
+        """Cancels ``job``, also where it waits for an answer.
+
+        What cannot be woken, the making of a connection, ends with the process.
+        """
         job.cancel()
         self._answers.put(None)
+        while True:
+            time.sleep(_GRACE_S)
+            if job.may_end:
+                self.send({"x": errors.to_wire(errors.Aborted(_CANCELLED))})
+                os._exit(0)
 
 
 def run(request: dict[str, Any], job: Job) -> dict[str, Any]:
@@ -174,12 +185,12 @@ def _answer(request: dict[str, Any], job: Job) -> dict[str, Any]:
         with atomic.space_errors(str(request.get("graph", ""))):
             return {"r": run(request, job)}
     except errors.EngineError as error:
-        found = errors.Aborted("the request was cancelled") if job.cancelled else error
+        found = errors.Aborted(_CANCELLED) if job.cancelled else error
         return {"x": errors.to_wire(found)}
     except Exception as error:  # noqa: BLE001 - outer loop: the daemon must get an answer
         _log.exception("unexpected failure")
         if job.cancelled:
-            return {"x": errors.to_wire(errors.Aborted("the request was cancelled"))}
+            return {"x": errors.to_wire(errors.Aborted(_CANCELLED))}
         text = str(error) or type(error).__name__
         return {"x": errors.to_wire(errors.Internal(f"image worker failed: {text[:300]}"))}
 
@@ -193,7 +204,11 @@ def main() -> None:
     os.umask(0o022)
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     channel = _Channel(0, sink)
-    request = channel.read()
+    try:
+        request = channel.read()
+    except wire.WireError as error:
+        _log.error("request: %s", error)
+        request = None
     if request is None:
         sys.exit(1)
     job = Job(channel.send, channel.ask)

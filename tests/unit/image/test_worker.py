@@ -2,70 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from isula_edge import errors, wire
+from isula_edge import errors
 from tests.fakes.images import FakeLayer, docker_archive, make_image, tar_of
+from tests.fakes.workers import WorkerProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.fakes.registry import FakeRegistry
 
 IMAGE = make_image([FakeLayer.of({"a": b"1"}), FakeLayer.of({"b": os.urandom(500_000)})])
-
-
-class Worker:
-    """Speaks for the daemon."""
-
-    def __init__(self, request: dict[str, Any], graph: Path) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "isula_edge.image.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            pass_fds=[request["fd"]] if "fd" in request else [],
-        )
-        self.events: list[dict[str, Any]] = []
-        self.send({"graph": str(graph), "driver": "vfs", "tmpdir": str(graph / "tmp"), **request})
-
-    def send(self, frame: dict[str, Any]) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(wire.pack(frame))
-        self.process.stdin.flush()
-
-    def frames(self) -> Iterator[dict[str, Any]]:
-        out = self.process.stdout
-        assert out is not None
-        while head := out.read(4):
-            yield wire.decode(out.read(int.from_bytes(head, "big")))
-
-    def until(self, key: str) -> Any:
-        """The value of the first event with ``key``; ``need`` is answered by nothing."""
-        for frame in self.frames():
-            self.events.append(frame)
-            if "need" in frame:
-                self.send({"have": []})
-            if key in frame:
-                return frame[key]
-        pytest.fail(f"no {key} in {self.events}")
-
-    def error(self) -> errors.EngineError:
-        return errors.from_wire(self.until("x"))
-
-    def end(self) -> int:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.close()
-        status = self.process.wait(20)
-        self.process.stdout.close()
-        return status
 
 
 def unfinished(graph: Path) -> list[str]:
@@ -74,39 +30,56 @@ def unfinished(graph: Path) -> list[str]:
 
 def test_pull(graph: Path, registry: FakeRegistry) -> None:
     registry.add("library/busybox", "latest", IMAGE)
-    worker = Worker({"op": "pull", "ref": "busybox", "mirrors": [registry.url]}, graph)
-    assert worker.until("r") == {"ref": "busybox:latest", "id": IMAGE.id}
-    (image,) = (event["image"] for event in worker.events if "image" in event)
-    assert image["config"] == IMAGE.config
-    assert [event["layer"] for event in worker.events if "layer" in event] == IMAGE.chain_ids
-    assert worker.end() == 0
+    request = {"op": "pull", "ref": "busybox", "mirrors": [registry.url]}
+    with WorkerProcess(request, graph) as worker:
+        assert worker.result() == {"ref": "busybox:latest", "id": IMAGE.id}
+        (image,) = worker.of("image")
+        assert image["config"] == IMAGE.config
+        assert worker.of("need") == [IMAGE.chain_ids]
+        assert worker.of("layer") == IMAGE.chain_ids
+    assert worker.process.returncode == 0
+    with WorkerProcess(request, graph, held=set(IMAGE.chain_ids)) as worker:
+        worker.result()
+        assert worker.of("layer") == []
 
 
 def test_a_failure_is_the_last_frame(graph: Path, registry: FakeRegistry) -> None:
-    worker = Worker({"op": "pull", "ref": "busybox", "mirrors": [registry.url]}, graph)
-    error = worker.error()
-    assert isinstance(error, errors.NotFound)
-    assert "busybox:latest" in str(error)
-    assert worker.end() == 0
+    request = {"op": "pull", "ref": "busybox", "mirrors": [registry.url]}
+    with WorkerProcess(request, graph) as worker, pytest.raises(errors.NotFound, match="busybox"):
+        worker.result()
+    assert worker.process.returncode == 0
+
+
+def test_credentials_and_platform(graph: Path, registry: FakeRegistry) -> None:
+    registry.add("a/b", "latest", IMAGE)
+    registry.faults.auth = "basic"
+    registry.faults.users = {"u": "p"}
+    request = {
+        "op": "pull",
+        "ref": f"{registry.host}/a/b",
+        "auth": {"username": "u", "password": "p"},
+        "platform": "linux/amd64",
+        "max_concurrent": 1,
+    }
+    with WorkerProcess(request, graph) as worker:
+        assert worker.result()["id"] == IMAGE.id
 
 
 def test_load_from_a_file_and_import_from_a_descriptor(graph: Path, tmp_path: Path) -> None:
     path = tmp_path / "archive"
     path.write_bytes(docker_archive({"a:1": IMAGE}))
-    worker = Worker({"op": "load", "path": str(path)}, graph)
-    assert worker.until("r") == {"images": ["a:1"]}
-    assert worker.end() == 0
+    with WorkerProcess({"op": "load", "path": str(path)}, graph) as worker:
+        assert worker.result() == {"images": ["a:1"]}
     read_end, write_end = os.pipe()
-    worker = Worker({"op": "import", "fd": read_end, "ref": "new"}, graph)
-    os.close(read_end)
-    with open(write_end, "wb") as file:
-        file.write(tar_of({"etc/name": b"x"}))
-    assert worker.until("r")["ref"] == "new:latest"
-    assert worker.end() == 0
+    with WorkerProcess({"op": "import", "fd": read_end, "ref": "new"}, graph) as worker:
+        os.close(read_end)
+        with open(write_end, "wb") as file:
+            file.write(tar_of({"etc/name": b"x"}))
+        assert worker.result()["ref"] == "new:latest"
 
 
 @pytest.mark.parametrize(
-    ("request_", "kind"),
+    ("wanted", "kind"),
     [
         ({"op": "dance"}, errors.InvalidArgument),
         ({"op": "load", "path": "/nonexistent"}, errors.NotFound),
@@ -115,53 +88,44 @@ def test_load_from_a_file_and_import_from_a_descriptor(graph: Path, tmp_path: Pa
         ({"op": "pull"}, errors.Internal),
     ],
 )
-def test_bad_requests(graph: Path, request_: dict[str, Any], kind: type[Exception]) -> None:
-    worker = Worker(request_, graph)
-    assert isinstance(worker.error(), kind)
-    assert worker.end() == 0
+def test_bad_requests(graph: Path, wanted: dict[str, Any], kind: type[Exception]) -> None:
+    with WorkerProcess(wanted, graph) as worker, pytest.raises(kind):
+        worker.result()
+    assert worker.process.returncode == 0
 
 
-def test_no_request(graph: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "isula_edge.image.worker"], input=b"", timeout=20, check=False
-    )
+@pytest.mark.parametrize("data", [b"", b"\0\0", b"\xff\xff\xff\xff"])
+def test_no_request(data: bytes) -> None:
+    command = [sys.executable, "-m", "isula_edge.image.worker"]
+    done = subprocess.run(command, input=data, capture_output=True, timeout=20, check=False)
     assert done.returncode == 1
+    assert done.stdout == b""
 
 
-@pytest.mark.parametrize("how", ["signal", "stdin", "unasked"])
+@pytest.mark.parametrize("how", ["signal", "hang up", "hang up instead of an answer"])
 def test_cancelled(graph: Path, registry: FakeRegistry, how: str) -> None:
     registry.add("a/b", "latest", IMAGE)
     registry.faults.bytes_per_s = 100_000
-    worker = Worker({"op": "pull", "ref": "a/b", "mirrors": [registry.url]}, graph)
-    assert worker.process.stdin is not None
-    if how == "unasked":
-        for frame in worker.frames():
-            if "need" in frame:
-                break
-        worker.process.stdin.close()
-    else:
-        worker.until("layer")
+    request = {"op": "pull", "ref": "a/b", "mirrors": [registry.url]}
+    with WorkerProcess(request, graph) as worker:
         if how == "signal":
+            worker.until("layer")
             worker.process.send_signal(signal.SIGTERM)
         else:
-            worker.process.stdin.close()
-    assert isinstance(worker.error(), errors.Aborted)
-    assert worker.process.wait(20) == 0
-    assert worker.process.stdout is not None
-    worker.process.stdout.close()
+            worker.until("layer" if how == "hang up" else "need")
+            worker.hang_up()
+        with pytest.raises(errors.Aborted):
+            worker.result()
+    assert worker.process.returncode == 0
     assert unfinished(graph) == []
 
 
 def test_a_daemon_that_is_gone(graph: Path, registry: FakeRegistry) -> None:
     registry.add("a/b", "latest", IMAGE)
     registry.faults.bytes_per_s = 100_000
-    worker = Worker({"op": "pull", "ref": "a/b", "mirrors": [registry.url]}, graph)
-    worker.until("layer")
-    assert worker.process.stdout is not None
-    worker.process.stdout.close()
-    assert worker.process.wait(20) == 1
-    assert worker.process.stdin is not None
-    worker.process.stdin.close()
+    with WorkerProcess({"op": "pull", "ref": "a/b", "mirrors": [registry.url]}, graph) as worker:
+        worker.until("layer")
+    assert worker.process.returncode == 1
     assert unfinished(graph) == []
 
 
@@ -174,3 +138,20 @@ def test_what_the_worker_loads() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_cancelled_while_a_connection_is_made(graph: Path) -> None:
+    """Nobody accepts, and the queue of the listener is full: connect(2) waits."""
+    with socket.socket() as listener, contextlib.ExitStack() as clients:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(3):
+            client = clients.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(listener.getsockname())
+        mirror = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        request = {"op": "pull", "ref": "a/b", "mirrors": [mirror]}
+        with WorkerProcess(request, graph) as worker:
+            worker.hang_up()
+            with pytest.raises(errors.Aborted):
+                worker.result()
