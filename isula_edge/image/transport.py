@@ -1,6 +1,7 @@
 """Connections to registries: TLS, certificates, proxies, and what their failures mean.
 
-urllib3 is imported here and in no other module; its exceptions do not leave this one.
+urllib3 (2.3 or later) is imported here and in no other module; its exceptions do not
+leave this one.
 """
 
 from __future__ import annotations
@@ -131,9 +132,7 @@ class Response:
         self._job.check()
         started = self._job.now()
         try:
-            # urllib3 1.26 has no read1(): there a short read is only seen at the end
-            read = getattr(self._raw, "read1", self._raw.read)
-            data: bytes = read(size, decode_content=False) or b""
+            data = self._raw.read1(size, decode_content=False) or b""
         except (http_errors.HTTPError, OSError) as error:
             self._job.check()
             raise translate(error, self._host) from error
@@ -180,8 +179,8 @@ class Response:
         """Wakes a thread that is blocked in :meth:`read`; it gets an error."""
         try:
             self._raw.shutdown()
-        except (AttributeError, ValueError, RuntimeError, NotImplementedError, OSError):
-            # before urllib3 2.3, or nothing left to shut down: the read time-out ends it
+        except (ValueError, RuntimeError, OSError):
+            # the body was read to its end, or the connection is gone
             return
 
 

@@ -31,7 +31,8 @@ class Body:
         self._daemon.clock.now += seconds
         return data
 
-    read = read1
+    def shutdown(self) -> None:
+        raise RuntimeError
 
     def close(self) -> None:
         self.closed = True
@@ -68,7 +69,7 @@ def test_a_limit() -> None:
         found.read_all(100, "it")
 
 
-def test_shutdown_where_there_is_none() -> None:
+def test_shutdown_when_there_is_nothing_left() -> None:
     found, _ = response()
     found.shutdown()
     found.drain()
