@@ -97,6 +97,14 @@ class Stream:
         self.result = value
         return None
 
+    def receive(self) -> None:
+        """Read more from the daemon, for :meth:`take`; waits when nothing is there."""
+        self._client.receive()
+
+    def send_some(self, data: bytes | bytearray) -> int:
+        """Send as much of packed frames as is possible without waiting: bytes sent."""
+        return self._client.send_some(data)
+
     def wait(self) -> dict[str, Any]:
         """The result; what arrives before it is dropped."""
         for _ in self:
@@ -225,7 +233,7 @@ class Client:
         except OSError as error:
             self._fail(error)
 
-    def send_some(self, data: bytes | memoryview) -> int:
+    def send_some(self, data: bytes | bytearray | memoryview) -> int:
         """Send as much of packed ``data`` as is possible without waiting: bytes sent."""
         try:
             return self._open_socket().send(data, _socket.MSG_DONTWAIT)

@@ -7,7 +7,9 @@ Everything else is sent as it was typed and judged by the daemon.
 
 from __future__ import annotations
 
-__all__ = ["request", "with_image", "write_cidfile"]
+__all__ = ["check_cidfile", "made", "request", "with_image", "write_cidfile"]
+
+import posix
 
 from isula_cli.parser import UsageError
 
@@ -39,6 +41,7 @@ _OWN = (
     "tlsverify",
 )
 """Options that are not part of the ``options`` of a request."""
+_CIDFILE_EXISTS = "Container ID file found, make sure its container is not running or delete "
 
 
 def request(options: dict[str, Any], args: list[str]) -> dict[str, Any]:
@@ -102,12 +105,29 @@ def _pull(ctx: Context, options: dict[str, Any], image: str) -> None:
     pull(ctx, image, options.get("platform", ""), quiet=quiet, bars_on=2)
 
 
+def made(ctx: Context, options: dict[str, Any], result: dict[str, Any]) -> None:
+    """Show the warnings about a new container and write its id file."""
+    for text in result.get("warnings") or []:
+        ctx.err(f"WARNING: {text}\n")
+    if options.get("cidfile"):
+        write_cidfile(options["cidfile"], result["id"])
+
+
+def check_cidfile(options: dict[str, Any]) -> None:
+    """Refuse an id file that exists, before there is a container."""
+    path = options.get("cidfile")
+    if path:
+        try:
+            posix.lstat(path)
+        except OSError:
+            return
+        raise UsageError(_CIDFILE_EXISTS + path)
+
+
 def write_cidfile(path: str, container_id: str) -> None:
     """Write the id to a file that must not exist yet."""
     try:
         with open(path, "x", encoding="ascii") as file:
             file.write(container_id)
     except FileExistsError:
-        raise UsageError(
-            f"Container ID file found, make sure the other container isn't running or delete {path}"
-        ) from None
+        raise UsageError(_CIDFILE_EXISTS + path) from None

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from isula_edge.runtime.supervisor import STDERR, STDOUT, Supervisor, resize
 from isula_edge.runtime.terminal import set_size
@@ -128,12 +128,13 @@ async def relay_exec(
         if fd >= 0
     ]
     feeder = asyncio.create_task(_feed_exec(session, running, identity))
+    waiting: set[asyncio.Future[Any]] = {exited, feeder}
     try:
-        await asyncio.wait({exited, feeder}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         if not exited.done():
             # the client is gone: nobody reads, close our ends and wait for the process
-            for task in readers:
-                task.cancel()
+            for reader in readers:
+                reader.cancel()
             await asyncio.gather(*readers, return_exceptions=True)
             running_close(running)
             if running.master < 0 or identity is None:
@@ -144,9 +145,10 @@ async def relay_exec(
         await _drain(readers)
         return code
     finally:
-        for task in (*readers, feeder):
+        tasks: list[asyncio.Task[Any]] = [*readers, feeder]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*readers, feeder, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         running_close(running)
 
 

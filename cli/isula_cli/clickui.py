@@ -1,0 +1,126 @@
+"""Help, completion and the texts about mistakes, by click, from the commands' tables.
+
+Loaded only for these: what succeeds does not pay for click.
+"""
+
+from __future__ import annotations
+
+__all__ = ["command_help", "complete", "top_level", "usage_error"]
+
+import os
+from typing import TYPE_CHECKING
+
+import click
+from click.shell_completion import shell_complete
+
+from isula_cli.commands import COMMANDS, COMMON, module_name
+from isula_cli.context import write_all, write_error
+from isula_edge.version import COMMIT, VERSION
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from isula_cli.parser import UsageError
+
+_COMPLETION = "_ISULA_COMPLETE"
+_SETTINGS = {"help_option_names": ["--help"], "max_content_width": 100}
+
+
+def top_level(words: list[str]) -> int:
+    """What ``isula`` without a known command says; the exit status."""
+    for word in words:
+        if word == "--version":
+            _print(f"Version {VERSION}, commit {COMMIT}")
+            return 0
+        if word in ("--help", "-h"):
+            break
+        if word[:1] != "-":
+            _print(f'isula: command "{word}" not found\nRun `isula --help` for a list of commands')
+            return 1
+        if not _common(word):
+            write_error(f"isula: Unknown flag found:'{word}'\nSee 'isula --help'.\n")
+            return 125
+        if "=" not in word:
+            break
+    group = _group(load=False)
+    _print(group.get_help(click.Context(group, info_name="isula", **_SETTINGS)))
+    return 0
+
+
+def command_help(name: str) -> int:
+    """Print the help of a command; the exit status, 0."""
+    group = _group(load=False)
+    parent = click.Context(group, info_name="isula", **_SETTINGS)
+    command = _command(name)
+    _print(command.get_help(click.Context(command, info_name=name, parent=parent, **_SETTINGS)))
+    return 0
+
+
+def usage_error(name: str, error: UsageError) -> int:
+    """Say what is wrong with a command line; the exit status."""
+    write_error(f"isula {name}: {error}\nSee 'isula {name} --help'.\n")
+    return error.exit_status
+
+
+def complete() -> int:
+    """Answer the shell that asks for completions; the exit status."""
+    return shell_complete(
+        _group(load=True), {}, "isula", _COMPLETION, os.environ.get(_COMPLETION, "")
+    )
+
+
+def _print(text: str) -> None:
+    write_all(1, f"{text}\n".encode())
+
+
+def _common(word: str) -> bool:
+    name = word.partition("=")[0]
+    return any(name in (f"--{row[0]}", f"-{row[1]}") for row in COMMON)
+
+
+def _group(*, load: bool) -> click.Group:
+    made: dict[str, click.Command] = {
+        name: _command(name) if load else click.Command(name, help=text)
+        for name, text in COMMANDS.items()
+    }
+    return click.Group(
+        "isula",
+        commands=made,
+        params=[_option(row, ()) for row in COMMON],
+        help="Manage containers and images of the isulad daemon.",
+        context_settings=_SETTINGS,
+    )
+
+
+def _command(name: str) -> click.Command:
+    module: ModuleType = __import__(module_name(name), fromlist=["OPTIONS"])
+    others: dict[str, str] = getattr(module, "ALIASES", {})
+    rows = sorted((*COMMON, *module.OPTIONS))
+    params: list[click.Parameter] = [
+        _option(row, [alias for alias, real in others.items() if real == row[0]]) for row in rows
+    ]
+    for argument, count, metavar in module.ARGUMENTS:
+        params.append(
+            click.Argument(
+                [argument],
+                nargs=1 if count == "1" else -1,
+                required=count != "*",
+                metavar=metavar,
+            )
+        )
+    examples = "\n".join(f"  {line}" for line in module.EXAMPLES)
+    return click.Command(
+        name,
+        params=params,
+        help=f"{COMMANDS[name]}.",
+        epilog=f"\b\nExamples:\n{examples}" if examples else None,
+        context_settings=_SETTINGS,
+    )
+
+
+def _option(row: tuple[str, str, str, str, str], aliases: list[str] | tuple[()]) -> click.Option:
+    name, short, kind, metavar, text = row
+    words = ([f"-{short}"] if short else []) + [f"--{one}" for one in (name, *aliases)]
+    if kind == "bool":
+        return click.Option(words, is_flag=True, help=text)
+    return click.Option(words, multiple=kind == "list", metavar=metavar, help=text)

@@ -1,0 +1,23 @@
+"""``isula pause``."""
+
+from __future__ import annotations
+
+__all__ = ["ARGUMENTS", "EXAMPLES", "MISCOUNT", "OPTIONS", "run"]
+
+from isula_cli.targets import for_each
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from isula_cli.context import Context
+
+OPTIONS = ()
+ARGUMENTS = (("container", "+", "CONTAINER..."),)
+MISCOUNT = ('"pause" requires at least 1 argument.', 1)
+EXAMPLES = ("isula pause web",)
+
+
+def run(ctx: Context, options: dict[str, Any], args: list[str]) -> int:
+    """Freeze each container and print its name."""
+    return for_each(ctx, args, ctx.client.pause, echo="%s\n")

@@ -1,0 +1,115 @@
+"""What ``ps`` prints: its columns, and the fields of ``--format``.
+
+A format is literal text and fields, ``{{.Name}}``; a leading ``table`` prints headings
+and aligns what tabs separate.  It is a list of substitutions, not a template language.
+"""
+
+from __future__ import annotations
+
+__all__ = ["parse", "render", "status"]
+
+from isula_cli.human import ago, duration, table
+from isula_cli.parser import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Part = tuple[str, bool]
+
+_TITLES = {
+    "ID": "CONTAINER ID",
+    "Image": "IMAGE",
+    "Command": "COMMAND",
+    "Created": "CREATED",
+    "Status": "STATUS",
+    "Ports": "PORTS",
+    "Names": "NAMES",
+    "Pid": "PID",
+    "ExitCode": "EXIT CODE",
+    "RestartCount": "RESTART COUNT",
+    "StartAt": "STARTAT",
+    "FinishAt": "FINISHAT",
+    "Runtime": "RUNTIME",
+    "State": "STATE",
+}
+_DEFAULT = ("ID", "Image", "Command", "Created", "Status", "Ports", "Names")
+_LONGEST_COMMAND = 22
+
+
+def parse(template: str) -> list[Part]:
+    """Literal text and names of fields (True) of a format; raises UsageError.
+
+    The first part is ``("table", True)`` when headings are wanted.
+    """
+    parts: list[Part] = []
+    text = template.strip()
+    if text == "table" or text[:6] in ("table ", "table\t"):
+        parts.append(("table", True))
+        template = text[5:].lstrip()
+    template = template.replace("\\\\", "\0").replace("\\n", "\n").replace("\\t", "\t")
+    template = template.replace("\0", "\\")
+    while template:
+        literal, found, rest = template.partition("{{")
+        if literal:
+            parts.append((literal, False))
+        if not found:
+            break
+        name, closed, template = rest.partition("}}")
+        name = name.strip()
+        if not closed or name[:1] != "." or name[1:] not in _TITLES:
+            raise UsageError(f'Invalid filter: unknown field "{name}" in the format', 1)
+        parts.append((name[1:], True))
+    return parts
+
+
+def render(containers: list[dict[str, Any]], parts: list[Part] | None, *, full: bool) -> str:
+    """The whole output for ``parts``, None meaning the default columns."""
+    if parts is None:
+        rows = [[_TITLES[name] for name in _DEFAULT]]
+        rows += [[_field(item, name, full) for name in _DEFAULT] for item in containers]
+        return table(rows)
+    headed = parts[:1] == [("table", True)]
+    lines = [_line(parts[1:], _TITLES)] if headed else []
+    for item in containers:
+        values = {name: _field(item, name, full) for name, field in parts[headed:] if field}
+        lines.append(_line(parts[headed:], values))
+    if headed:
+        return table(line.split("\t") for line in lines)
+    return "".join(line + "\n" for line in lines)
+
+
+def _line(parts: list[Part], values: dict[str, str]) -> str:
+    return "".join(values[text] if field else text for text, field in parts)
+
+
+def _field(item: dict[str, Any], name: str, full: bool) -> str:
+    if name == "ID":
+        return str(item["id"]) if full else str(item["id"])[:12]
+    if name == "Command":
+        command = str(item["command"])
+        if not full and len(command) > _LONGEST_COMMAND:
+            command = command[: _LONGEST_COMMAND - 3] + "..."
+        return f'"{command}"'
+    if name == "Status":
+        return status(item)
+    if name in ("Created", "StartAt", "FinishAt"):
+        keys = {"Created": "created_ns", "StartAt": "started_ns", "FinishAt": "finished_ns"}
+        return ago(item[keys[name]])
+    keys = {"Names": "name", "ExitCode": "exit_code", "RestartCount": "restart_count"}
+    return str(item.get(keys.get(name, name.lower()), ""))
+
+
+def status(item: dict[str, Any]) -> str:
+    """The text of the column STATUS."""
+    state = item["state"]
+    if state == "inited":
+        return "Created"
+    if state == "starting":
+        return f"Starting {ago(item['created_ns'])}"
+    if state in ("running", "paused"):
+        note = "Paused" if state == "paused" else item.get("health") or ""
+        text = f"Up {duration(item['started_ns'])}"
+        return f"{text} ({note})" if note else text
+    word = "Restarting" if state == "restarting" else "Exited"
+    return f"{word} ({item['exit_code']}) {ago(item['finished_ns'])}"

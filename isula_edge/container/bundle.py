@@ -1,0 +1,205 @@
+"""The bundle of a container: its files, its mount points and ``config.json``."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from isula_edge import errors
+from isula_edge.oci import spec as oci_spec
+from isula_edge.oci.user import User, resolve_user
+from isula_edge.runtime.base import Bundle
+from isula_edge.sys import atomic, paths
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from isula_edge.container.record import Container
+    from isula_edge.container.table import Table
+
+__all__ = ["Bundles"]
+
+_KINDS = {"pid": "pid", "network": "net", "ipc": "ipc", "uts": "uts", "cgroup": "cgroupns"}
+_NS_FILE = {"pid": "pid", "network": "net", "ipc": "ipc", "uts": "uts", "cgroup": "cgroup"}
+
+
+@dataclass(frozen=True, slots=True)
+class Bundles:
+    """Makes bundles for one engine.
+
+    ``seccomp`` gives the filter for a set of capabilities and a user's own profile text.
+    """
+
+    table: Table
+    state: str
+    cgroup_parent: str
+    seccomp: Callable[[str, set[str]], dict[str, Any] | None]
+
+    def bundle(self, container: Container, document: dict[str, Any]) -> Bundle:
+        """The driver's view of ``container``."""
+        folder = self.table.dir(container)
+        return Bundle(
+            container.id,
+            container.name,
+            folder,
+            f"{self.state}/{container.runtime}/{container.id}",
+            f"{folder}/console.log",
+            document,
+            container.settings.tty,
+            container.settings.interactive,
+            container.settings.log_max_size,
+            self.cgroup(container),
+        )
+
+    def load(self, container: Container) -> Bundle:
+        """The bundle as its ``config.json`` on disk says; an empty document when unreadable."""
+        try:
+            with open(f"{self.table.dir(container)}/config.json", encoding="utf-8") as file:
+                return self.bundle(container, json.load(file))
+        except (OSError, ValueError):
+            return self.bundle(container, {"process": {"args": container.args}})
+
+    def cgroup(self, container: Container) -> str:
+        """The container's cgroup, without leading slash."""
+        parent = container.settings.cgroup_parent or self.cgroup_parent
+        return f"{parent.strip('/')}/{container.id}"
+
+    def hostname(self, container: Container) -> str:
+        """Its host name: given, the host's in the host's uts namespace, or the short id."""
+        if container.settings.hostname:
+            return container.settings.hostname
+        return os.uname().nodename if container.settings.uts == "host" else container.id[:12]
+
+    def prepare(self, container: Container, rootfs: str) -> Bundle:
+        """Writes files and ``config.json`` for a container whose root is mounted at ``rootfs``."""
+        settings = container.settings
+        folder = self.table.dir(container)
+        user = resolve_user(
+            rootfs, settings.user or container.image_config.get("User") or "", settings.group_add
+        )
+        workdir = settings.workdir or container.image_config.get("WorkingDir") or "/"
+        if workdir != "/":
+            paths.ensure_target(rootfs, workdir, directory=True)
+        files = self._files(container, folder)
+        document = self.document(container, rootfs, user, workdir, files)
+        for mount in settings.mounts:
+            if mount.kind == "bind" and not os.path.exists(mount.source):
+                os.makedirs(mount.source, 0o755, exist_ok=True)
+        self._targets(document, rootfs)
+        text = json.dumps(document, indent=2)
+        atomic.write(f"{folder}/config.json", text.encode("utf-8", "surrogateescape"), durable=False)
+        return self.bundle(container, document)
+
+    def document(
+        self,
+        container: Container,
+        rootfs: str,
+        user: User,
+        workdir: str,
+        files: dict[str, str],
+    ) -> dict[str, Any]:
+        """The runtime-spec document."""
+        settings = container.settings
+        from isula_edge.oci import capabilities
+
+        names = set(
+            capabilities.choose(
+                settings.cap_add, settings.cap_drop, privileged=settings.privileged
+            )
+        )
+        subject = oci_spec.Subject(
+            container.id,
+            rootfs,
+            container.args,
+            list(container.image_config.get("Env") or ()),
+            workdir,
+            user,
+            self.hostname(container),
+            self.cgroup(container),
+            files,
+            self._namespaces(container),
+            None if settings.privileged else self.seccomp(settings.seccomp, names),
+            "/dev/shm" if settings.ipc == "host" else "",
+            oci_spec.hard_limits(),
+        )
+        return oci_spec.build(settings, subject)
+
+    def _namespaces(self, container: Container) -> dict[str, str | None]:
+        found: dict[str, str | None] = {"mount": ""}
+        for kind, name in _KINDS.items():
+            value = getattr(container.settings, name)
+            if kind == "cgroup" and not os.path.exists("/proc/self/ns/cgroup"):
+                found[kind] = None
+            elif value == "host":
+                found[kind] = None
+            elif value.startswith("container:"):
+                other = self.table.get(value.partition(":")[2])
+                if not other.running:
+                    raise errors.FailedPrecondition(
+                        f"Can not join namespace of a non running container {other.name}",
+                        kind="container",
+                        ref=other.id,
+                    )
+                found[kind] = f"/proc/{other.state.pid}/ns/{_NS_FILE[kind]}"
+            else:
+                found[kind] = ""
+        return found
+
+    def _files(self, container: Container, folder: str) -> dict[str, str]:
+        """/etc/hosts, hostname and resolv.conf of the container."""
+        settings = container.settings
+        name = self.hostname(container)
+        if settings.net == "host" and not settings.add_host:
+            hosts = _read("/etc/hosts")
+        else:
+            extra = "".join(
+                f"{address}\t{host}\n"
+                for host, _, address in (item.partition(":") for item in settings.add_host)
+            )
+            hosts = (
+                "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+                f"127.0.1.1\t{name}\n{extra}"
+            )
+        resolv = _read("/etc/resolv.conf")
+        if settings.dns or settings.dns_search or settings.dns_opt:
+            lines = [f"nameserver {item}" for item in settings.dns] or [
+                line for line in resolv.splitlines() if line.startswith("nameserver")
+            ]
+            if settings.dns_search:
+                lines.append("search " + " ".join(settings.dns_search))
+            if settings.dns_opt:
+                lines.append("options " + " ".join(settings.dns_opt))
+            resolv = "\n".join(lines) + "\n"
+        table = {"hosts": hosts, "hostname": name + "\n", "resolv.conf": resolv}
+        found = {}
+        for file, text in table.items():
+            path = f"{folder}/{file}"
+            # in place: a running container may hold the file by its bind mount
+            with open(path, "w", encoding="utf-8") as stream:
+                stream.write(text)
+            os.chmod(path, 0o644)
+            found[f"/etc/{file}"] = path
+        return found
+
+    @staticmethod
+    def _targets(document: dict[str, Any], rootfs: str) -> None:
+        """Makes mount points inside the root and resolves links in their paths."""
+        for mount in document["mounts"]:
+            target = mount["destination"]
+            if target == "/dev" or target.startswith(("/dev/", "/proc/", "/sys/")):
+                continue
+            directory = mount["type"] != "bind" or os.path.isdir(mount["source"])
+            host = paths.ensure_target(rootfs, target, directory=directory)
+            inside = host[len(rootfs) :]
+            if inside:
+                mount["destination"] = inside
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read(1 << 20)
+    except OSError:
+        return ""

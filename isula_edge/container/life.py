@@ -1,0 +1,481 @@
+"""The life of a container: start, exit, stop, kill, exec, removal, adoption after a crash.
+
+Nothing polls: the supervisor's exit file wakes the engine by inotify, and a pidfd of init
+does where the supervisor was killed too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import time
+from typing import TYPE_CHECKING, Any
+
+from isula_edge import errors
+from isula_edge.container.record import Container, Status
+from isula_edge.container.streams import Attachment
+from isula_edge.oci import values
+from isula_edge.runtime.hooks import run_hooks
+from isula_edge.snapshot.base import remove_tree
+from isula_edge.sys import paths, process, syscalls
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Mapping
+
+    from isula_edge.cgroup import Host
+    from isula_edge.container.bundle import Bundles
+    from isula_edge.container.table import Table
+    from isula_edge.runtime.base import Bundle, ExecProcess, ExecSpec, Runtime
+    from isula_edge.snapshot.base import Driver
+    from isula_edge.snapshot.layers import LayerStore
+    from isula_edge.sys.inotify import Watcher
+    from isula_edge.sys.process import Reaper
+
+__all__ = ["Life"]
+
+_log = logging.getLogger(__name__)
+_EXIT_UNKNOWN = 255
+_EXIT_FILE_WAIT_S = 5.0
+_DEFAULT_STOP_S = 10.0
+
+
+class Life:
+    """Everything that changes a container's state."""
+
+    def __init__(
+        self,
+        table: Table,
+        bundles: Bundles,
+        runtimes: Mapping[str, Runtime],
+        layers: LayerStore,
+        reaper: Reaper,
+        watcher: Watcher,
+        cgroups: Host,
+        state: str,
+        check_program: Callable[[str], None],
+        emit: Callable[[str, str, dict[str, str]], None],
+    ) -> None:
+        self._table = table
+        self._bundles = bundles
+        self._runtimes = runtimes
+        self._layers = layers
+        self._driver: Driver = layers.driver
+        self._reaper = reaper
+        self._watcher = watcher
+        self._cgroups = cgroups
+        self._state = state
+        self._check_program = check_program
+        self._emit = emit
+        self._waiters: dict[str, asyncio.Event] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        os.makedirs(f"{state}/exits", 0o700, exist_ok=True)
+        watcher.add(
+            f"{state}/exits", syscalls.IN_MOVED_TO | syscalls.IN_CREATE, self._exit_file_seen
+        )
+
+    # creation and removal
+
+    async def create_rootfs(self, container: Container) -> None:
+        """Makes the writable layer."""
+        if not container.settings.external_rootfs:
+            lowers = self._layers.dirs(container.chain_ids)
+            await asyncio.to_thread(self._driver.create, container.id, lowers)
+
+    def rootfs_data(self, container: Container) -> dict[str, str]:
+        """What ``inspect`` shows as GraphDriver.Data."""
+        if container.settings.external_rootfs:
+            return {}
+        return self._driver.rootfs(container.id, self._layers.dirs(container.chain_ids)).data
+
+    async def remove(self, container: Container, *, force: bool) -> None:
+        """Removes a container; a running one only with ``force``.
+
+        The record goes first: a crash afterwards leaves data without a record, which the
+        next start removes.
+        """
+        if container.running:
+            if not force:
+                raise errors.FailedPrecondition(
+                    f"You cannot remove a running container {container.id}. Stop the container "
+                    "before attempting removal or use -f",
+                    kind="container",
+                    ref=container.id,
+                )
+            await self._kill_hard(container)
+        async with container.lock:
+            if container.removing:
+                return
+            container.removing = True
+            folder = self._table.dir(container)
+            with contextlib.suppress(FileNotFoundError):
+                await asyncio.to_thread(os.unlink, f"{folder}/container.cbor")
+            self._table.forget(container)
+            await asyncio.to_thread(self._remove_data, container, folder)
+            self._emit("remove", container.id, self._attributes(container))
+
+    def _remove_data(self, container: Container, folder: str) -> None:
+        if not container.settings.external_rootfs:
+            self._driver.remove(container.id)
+        remove_tree(folder)
+
+    # start
+
+    async def start(self, container: Container, *, attach: bool = False) -> Attachment | None:
+        """Starts a container; running already is fine (without attach).
+
+        With ``attach`` the connection to its streams exists before its first instruction.
+        Raises CommandNotFound, CommandNotExecutable, or what the runtime said.
+        """
+        async with container.lock:
+            if container.removing:
+                raise errors.NotFound(f"No such container:{container.name}", kind="container")
+            if container.state.status is Status.PAUSED:
+                raise errors.FailedPrecondition(
+                    f"cannot start a paused container {container.name}, try unpause instead",
+                    kind="container",
+                    ref=container.id,
+                )
+            if container.running:
+                if attach:
+                    return Attachment(self._bundles.load(container))
+                return None
+            return await self._start(container, attach)
+
+    async def _start(self, container: Container, attach: bool) -> Attachment | None:
+        runtime = self.runtime(container.runtime)
+        container.state.status = Status.STARTING
+        container.ended = asyncio.Event()
+        container.stop_deadline = asyncio.Event()
+        bundle: Bundle | None = None
+        attachment = None
+        try:
+            bundle = await asyncio.to_thread(self._prepare, container)
+            await runtime.create(bundle)
+            if attach:
+                attachment = Attachment(bundle)
+            started = await runtime.start(bundle)
+            state = container.state
+            state.pid, state.start_ticks = started.init.pid, started.init.start_ticks
+            state.boot = started.init.boot
+            state.status, state.error, state.exit_code = Status.RUNNING, "", 0
+            state.started_ns, state.finished_ns = time.time_ns(), 0
+            state.oom_killed = state.manually_stopped = False
+            await asyncio.to_thread(self._table.save, container)
+        except BaseException as error:
+            if attachment is not None:
+                attachment.close()
+            await self._undo_start(container, runtime, bundle, error)
+            raise
+        self._emit("start", container.id, self._attributes(container, pid=str(state.pid)))
+        self._spawn(self._watch(container, bundle))
+        for problem in await run_hooks(bundle, "poststart", "running", state.pid, self._reaper):
+            _log.warning("container %s: %s", container.name, problem)
+        return attachment
+
+    def _prepare(self, container: Container) -> Bundle:
+        settings = container.settings
+        if settings.external_rootfs:
+            rootfs = settings.external_rootfs
+        else:
+            lowers = self._layers.dirs(container.chain_ids)
+            rootfs = self._driver.mount(container.id, lowers).path
+        bundle = self._bundles.prepare(container, rootfs)
+        described = bundle.spec["process"]
+        env = dict(pair.partition("=")[::2] for pair in described["env"])
+        if not described["args"]:
+            raise errors.InvalidArgument(
+                "No command specified", kind="container", ref=container.id
+            )
+        hidden = any(_covers(mount["destination"], described["args"][0]) for mount in bundle.spec["mounts"])
+        if not hidden:
+            _, host = paths.find_program(
+                rootfs, described["args"][0], env.get("PATH", ""), described["cwd"]
+            )
+            self._check_program(host)
+        remove_tree(bundle.run_dir)
+        os.makedirs(bundle.run_dir, 0o711)
+        os.symlink(f"{bundle.dir}/config.json", f"{bundle.run_dir}/config.json")
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{self._state}/exits/{container.id}")
+        return bundle
+
+    async def _undo_start(
+        self,
+        container: Container,
+        runtime: Runtime,
+        bundle: Bundle | None,
+        error: BaseException,
+    ) -> None:
+        state = container.state
+        if bundle is not None:
+            with contextlib.suppress(errors.EngineError, OSError):
+                await runtime.delete(bundle)
+            with contextlib.suppress(OSError):
+                remove_tree(bundle.run_dir)
+        if not container.settings.external_rootfs:
+            await asyncio.to_thread(self._driver.unmount, container.id)
+        state.status = Status.EXITED
+        state.pid = 0
+        state.error = str(error)
+        state.exit_code = getattr(error, "exit_status", errors.EXIT_ENGINE)
+        if state.exit_code not in (errors.EXIT_NOT_EXECUTABLE, errors.EXIT_NOT_FOUND):
+            state.exit_code = errors.EXIT_ENGINE
+        state.finished_ns = time.time_ns()
+        container.ended.set()
+        with contextlib.suppress(errors.EngineError, OSError):
+            await asyncio.to_thread(self._table.save, container)
+
+    # exit
+
+    def _exit_file_seen(self, name: str) -> None:
+        names = [name] if name else list(self._waiters)
+        for item in names:
+            event = self._waiters.get(item)
+            if event is not None:
+                event.set()
+
+    async def _watch(self, container: Container, bundle: Bundle) -> None:
+        """Waits for the end of a running container, then cleans up behind it."""
+        event = self._waiters.setdefault(container.id, asyncio.Event())
+        path = f"{self._state}/exits/{container.id}"
+        init = container.state.init()
+        gone = _process_gone(init)
+        try:
+            if not os.path.exists(path):
+                waiter = asyncio.ensure_future(event.wait())
+                await asyncio.wait({waiter, gone}, return_when=asyncio.FIRST_COMPLETED)
+                if not waiter.done() and not os.path.exists(path):
+                    # init has ended; its supervisor tells why, unless that was killed too
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(asyncio.shield(waiter), _EXIT_FILE_WAIT_S)
+                waiter.cancel()
+        finally:
+            gone.cancel()
+            self._waiters.pop(container.id, None)
+        await self._ended(container, bundle)
+
+    async def _ended(self, container: Container, bundle: Bundle) -> None:
+        runtime = self.runtime(container.runtime)
+        code = runtime.exit_code(bundle)
+        state = container.state
+        state.oom_killed = self._oom(container)
+        with contextlib.suppress(errors.EngineError, OSError):
+            await runtime.delete(bundle)
+        for problem in await run_hooks(bundle, "poststop", "stopped", 0, self._reaper):
+            _log.warning("container %s: %s", container.name, problem)
+        if not container.settings.external_rootfs:
+            await asyncio.to_thread(self._driver.unmount, container.id)
+        state.status = Status.EXITED
+        state.exit_code = _EXIT_UNKNOWN if code is None else code
+        state.pid = 0
+        state.finished_ns = time.time_ns()
+        with contextlib.suppress(OSError):
+            remove_tree(bundle.run_dir)
+        with contextlib.suppress(OSError):
+            os.unlink(f"{self._state}/exits/{container.id}")
+        try:
+            await asyncio.to_thread(self._table.save, container)
+        except (errors.EngineError, OSError) as error:
+            _log.error("cannot record the end of container %s: %s", container.name, error)
+        self._emit(
+            "die", container.id, self._attributes(container, exitCode=str(state.exit_code))
+        )
+        container.ended.set()
+        if container.settings.rm:
+            with contextlib.suppress(errors.EngineError):
+                await self.remove(container, force=False)
+
+    def _oom(self, container: Container) -> bool:
+        group = self._bundles.cgroup(container)
+        text = self._cgroups.read("memory", group, "memory.events")
+        return any(line.startswith("oom_kill ") and line != "oom_kill 0" for line in text.splitlines())
+
+    # stop and kill
+
+    async def kill(self, container: Container, text: str) -> None:
+        """Sends a signal; FailedPrecondition when it does not run."""
+        number = values.parse_signal(text)
+        if not container.running:
+            raise errors.FailedPrecondition(
+                f"Cannot kill container: Container {container.id} is not running",
+                kind="container",
+                ref=container.id,
+            )
+        container.state.manually_stopped = True
+        process.signal_process(container.state.init(), number)
+        self._emit("kill", container.id, self._attributes(container, signal=str(number)))
+        if number == signal.SIGKILL:
+            await self._thaw(container)
+            await container.ended.wait()
+
+    async def stop(self, container: Container, timeout_s: float | None, *, force: bool) -> None:
+        """Stop signal, then SIGKILL after the time-out (-1: never); not running is fine.
+
+        A second stop with a shorter time-out shortens the first one's (case A28).
+        """
+        if not container.running:
+            return
+        settings = container.settings
+        container.state.manually_stopped = True
+        seconds = timeout_s
+        if seconds is None:
+            seconds = float(settings.stop_timeout or _DEFAULT_STOP_S)
+        if force or seconds == 0:
+            await self._kill_hard(container)
+        else:
+            word = settings.stop_signal or container.image_config.get("StopSignal") or "TERM"
+            process.signal_process(container.state.init(), values.parse_signal(word))
+            await self._thaw(container)
+            try:
+                await asyncio.wait_for(container.ended.wait(), None if seconds < 0 else seconds)
+            except TimeoutError:
+                await self._kill_hard(container)
+        self._emit("stop", container.id, self._attributes(container))
+
+    async def _kill_hard(self, container: Container) -> None:
+        if container.running:
+            process.signal_process(container.state.init(), signal.SIGKILL)
+            await self._thaw(container)
+            await container.ended.wait()
+
+    async def _thaw(self, container: Container) -> None:
+        """A frozen process does not die on cgroup v1 until it is thawed (case A22)."""
+        if container.state.status is Status.PAUSED:
+            with contextlib.suppress(OSError, KeyError):
+                self._cgroups.freeze(self._bundles.cgroup(container), False)
+
+    async def pause(self, container: Container, frozen: bool) -> None:
+        """Freezes or thaws all processes."""
+        wanted = Status.RUNNING if frozen else Status.PAUSED
+        if container.state.status is not wanted:
+            if not container.running:
+                text = f"Container {container.name} is not running"
+            elif frozen:
+                text = f"Container {container.name} is already paused"
+            else:
+                text = f"Container {container.name} is not paused"
+            raise errors.FailedPrecondition(text, kind="container", ref=container.id)
+        try:
+            self._cgroups.freeze(self._bundles.cgroup(container), frozen)
+        except KeyError:
+            raise errors.Unimplemented(
+                "the kernel has no freezer cgroup, containers cannot be paused", kind="feature"
+            ) from None
+        container.state.status = Status.PAUSED if frozen else Status.RUNNING
+        await asyncio.to_thread(self._table.save, container)
+        self._emit("pause" if frozen else "unpause", container.id, self._attributes(container))
+
+    # exec and attach
+
+    async def exec(self, container: Container, spec: ExecSpec) -> tuple[ExecProcess, asyncio.Future[int]]:
+        """Runs a process in a running container: the process and a future of its exit code."""
+        if container.state.status is not Status.RUNNING:
+            word = "paused" if container.state.status is Status.PAUSED else "not running"
+            raise errors.FailedPrecondition(
+                f"Container {container.name} is {word}", kind="container", ref=container.id
+            )
+        runtime = self.runtime(container.runtime)
+        bundle = self._bundles.load(container)
+        running = await runtime.exec(bundle, container.state.init(), spec)
+        return running, self._reaper.watch(running.pid)
+
+    def attach(self, container: Container) -> Attachment:
+        """A connection to the streams of a running container."""
+        if container.state.status is Status.PAUSED:
+            text = "You cannot attach to a paused container, unpause it first"
+        elif not container.running:
+            text = "You cannot attach to a stopped container, start it first"
+        else:
+            return Attachment(self._bundles.load(container))
+        raise errors.FailedPrecondition(text, kind="container", ref=container.id)
+
+    def pids(self, container: Container) -> list[int]:
+        """Every process of the container, as the host numbers them."""
+        return self._cgroups.pids(self._bundles.cgroup(container))
+
+    # after a restart of the engine
+
+    async def adopt(self) -> None:
+        """Takes over running containers and records the end of those that ended meanwhile."""
+        for container in self._table:
+            if container.state.status in (Status.CREATED, Status.EXITED):
+                continue
+            bundle = self._bundles.load(container)
+            container.ended = asyncio.Event()
+            exited = os.path.exists(f"{self._state}/exits/{container.id}")
+            if container.state.init().alive() and not exited:
+                self._spawn(self._watch(container, bundle))
+                continue
+            if container.state.boot == process.boot_id() and not exited:
+                container.state.error = "ended while the engine was down, exit code unknown"
+            await self._ended(container, bundle)
+        for container in self._table:
+            if container.settings.rm and not container.running:
+                with contextlib.suppress(errors.EngineError):
+                    await self.remove(container, force=False)
+
+    def runtime(self, name: str) -> Runtime:
+        """The driver called ``name``."""
+        found = self._runtimes.get(name)
+        if found is None:
+            raise errors.InvalidArgument(
+                f"runtime {name} is not supported",
+                kind="runtime",
+                ref=name,
+                hint=f"one of {', '.join(sorted(self._runtimes))}, or add it to runtimes in daemon.json",
+            )
+        return found
+
+    @staticmethod
+    def _attributes(container: Container, **extra: str) -> dict[str, str]:
+        return {"image": container.image, "name": container.name, **extra}
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            _log.error("background work failed", exc_info=task.exception())
+
+
+def _covers(mount: str, program: str) -> bool:
+    """Whether ``program`` may be seen through a mount, so that the bare root does not tell."""
+    if "/" not in program:
+        return mount in ("/bin", "/usr/bin", "/sbin", "/usr/sbin", "/usr", "/usr/local", "/usr/local/bin")
+    return program == mount or program.startswith(mount + "/")
+
+
+def _process_gone(init: process.Identity) -> asyncio.Future[None]:
+    """A future that ends with the process (pidfd, Linux 5.3); never, where there is none."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[None] = loop.create_future()
+    try:
+        fd = os.pidfd_open(init.pid)
+    except ProcessLookupError:
+        future.set_result(None)
+        return future
+    except OSError:
+        return future
+
+    def readable() -> None:
+        loop.remove_reader(fd)
+        if not future.done():
+            future.set_result(None)
+
+    def close(_: object) -> None:
+        loop.remove_reader(fd)
+        os.close(fd)
+
+    if not init.alive():
+        os.close(fd)
+        future.set_result(None)
+        return future
+    loop.add_reader(fd, readable)
+    future.add_done_callback(close)
+    return future

@@ -1,0 +1,214 @@
+"""Images of one graph: records, names and look-up.
+
+A record holds the image's own names, so the index of names is rebuilt from the records and
+can never disagree with them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from isula_edge import errors
+from isula_edge.store.records import RecordStore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Image", "ImageStore", "familiar"]
+
+_HEX = re.compile(r"[0-9a-f]{3,64}")
+
+
+def familiar(ref: str) -> str:
+    """The stored name of ``ref``: tag added, ``docker.io/`` and a leading ``library/`` cut."""
+    name = ref
+    if "@" not in name and ":" not in name.rpartition("/")[2]:
+        name += ":latest"
+    return name.removeprefix("docker.io/").removeprefix("library/")
+
+
+@dataclass(slots=True)
+class Image:
+    """An image.  ``config`` and ``manifest`` are the blobs as they came."""
+
+    id: str
+    config: bytes
+    manifest: bytes
+    names: list[str]
+    digests: list[str]
+    chain_ids: list[str]
+    size: int
+    created_ns: int = 0
+    loaded_ns: int = 0
+    manifest_digest: str = ""
+    media_type: str = ""
+    pinned: bool = False
+    document: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def run_config(self) -> dict[str, Any]:
+        """The ``config`` object of the image's configuration."""
+        found = self.document.get("config")
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def platform(self) -> tuple[str, str]:
+        """Operating system and architecture the image says it is for."""
+        return str(self.document.get("os", "")), str(self.document.get("architecture", ""))
+
+
+_FIELDS = (
+    "id", "config", "manifest", "names", "digests", "chain_ids", "size", "created_ns",
+    "loaded_ns", "manifest_digest", "media_type", "pinned",
+)  # fmt: skip
+
+
+class ImageStore:
+    """All images of ``graph``."""
+
+    def __init__(self, graph: str) -> None:
+        self.records = RecordStore(f"{graph}/images", "image", f"{graph}/quarantine")
+        self._images: dict[str, Image] = {}
+        self._names: dict[str, str] = {}
+
+    def load(self) -> None:
+        """Reads every record; damaged ones are quarantined."""
+        found = []
+        for _, record in self.records.load():
+            image = Image(**{name: record[name] for name in _FIELDS})
+            image.document = _document(image.config)
+            found.append(image)
+        for image in sorted(found, key=lambda item: item.loaded_ns):
+            self._images[image.id] = image
+            for name in image.names:
+                self._names[name] = image.id
+        for image in found:
+            # a crash while a name moved leaves it with both: the later one has it
+            image.names = [name for name in image.names if self._names[name] == image.id]
+
+    def __iter__(self) -> Iterator[Image]:
+        return iter(list(self._images.values()))
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def find(self, ref: str) -> Image | None:
+        """By stored name, exact id, digest reference or unique prefix of the id."""
+        name = familiar(ref)
+        holder = self._names.get(name)
+        if holder is not None:
+            return self._images[holder]
+        plain = ref.removeprefix("sha256:")
+        if plain in self._images:
+            return self._images[plain]
+        if "@" in ref:
+            repository, _, digest = name.partition("@")
+            wanted = f"{repository.partition(':')[0]}@{digest}"
+            for image in self._images.values():
+                if wanted in image.digests or name in image.digests:
+                    return image
+        if _HEX.fullmatch(plain):
+            matches = [key for key in self._images if key.startswith(plain)]
+            if len(matches) == 1:
+                return self._images[matches[0]]
+        return None
+
+    def get(self, ref: str) -> Image:
+        """As :meth:`find`; NotFound when there is none."""
+        image = self.find(ref)
+        if image is None:
+            raise errors.NotFound(f"No such image:{familiar(ref)}", kind="image", ref=ref)
+        return image
+
+    def put(self, event: dict[str, Any]) -> Image:
+        """Stores what a worker brought (its ``image`` event); names move to it."""
+        image = self._images.get(event["id"])
+        if image is None:
+            document = _document(event["config"])
+            image = Image(
+                event["id"],
+                event["config"],
+                event.get("manifest", b""),
+                [],
+                [],
+                list(event["chain_ids"]),
+                int(event.get("size", 0)),
+                _created(document),
+                time.time_ns(),
+                event.get("manifest_digest", ""),
+                event.get("manifest_media_type", ""),
+                document=document,
+            )
+        digests = [item for item in event.get("digest_refs", ()) if item not in image.digests]
+        image.digests.extend(digests)
+        names = [familiar(name) for name in event.get("names", ())]
+        image.names.extend(name for name in names if name not in image.names)
+        self._write(image)
+        self._images[image.id] = image
+        self._take_names(image, names)
+        return image
+
+    def tag(self, source: str, target: str) -> None:
+        """Gives another name; a name in use moves."""
+        image = self.get(source)
+        name = familiar(target)
+        if name not in image.names:
+            image.names.append(name)
+            self._write(image)
+        self._take_names(image, [name])
+
+    def _take_names(self, image: Image, names: list[str]) -> None:
+        for name in names:
+            holder = self._names.get(name)
+            self._names[name] = image.id
+            if holder is not None and holder != image.id:
+                other = self._images[holder]
+                other.names.remove(name)
+                self._write(other)
+
+    def untag(self, image: Image, name: str) -> None:
+        """Takes one name away."""
+        image.names.remove(name)
+        self._names.pop(name, None)
+        self._write(image)
+
+    def remove(self, image: Image) -> None:
+        """Deletes the record; works on a full disk."""
+        self.records.remove(image.id)
+        self._images.pop(image.id, None)
+        for name in image.names:
+            self._names.pop(name, None)
+
+    def chains(self) -> set[str]:
+        """Chain ids of every layer that an image needs."""
+        return {chain for image in self._images.values() for chain in image.chain_ids}
+
+    def _write(self, image: Image) -> None:
+        self.records.write(image.id, {name: getattr(image, name) for name in _FIELDS})
+
+
+def _document(config: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(config)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _created(document: dict[str, Any]) -> int:
+    """``created`` in ns since 1970 UTC; 0 when absent or unreadable."""
+    import datetime
+
+    text = str(document.get("created") or "")
+    try:
+        head, _, rest = text.partition(".")
+        moment = datetime.datetime.fromisoformat(head.rstrip("Z")[:19])
+        digits = "".join(char for char in rest if char.isdigit())[:9]
+        seconds = int(moment.replace(tzinfo=datetime.UTC).timestamp())
+        return max(0, seconds * 10**9 + int((digits + "0" * 9)[:9]))
+    except (ValueError, OverflowError):
+        return 0
