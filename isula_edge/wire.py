@@ -25,7 +25,7 @@ is no CBOR map, ends that connection and harms no other.
 
 This module imports nothing, so that the client starts fast; it holds the CBOR subset
 (RFC 8949: integers to 64 bit, byte and text strings, arrays, maps, floats, booleans
-and null, definite lengths) that both sides speak.  The daemon decodes with cbor2.
+and null, definite lengths) that both sides speak.
 """
 
 from __future__ import annotations

@@ -45,13 +45,17 @@ class Bundles:
             container.name,
             folder,
             f"{self.state}/{container.runtime}/{container.id}",
-            f"{folder}/console.log",
+            self.log_path(container),
             document,
             container.settings.tty,
             container.settings.interactive,
             container.settings.log_max_size,
             self.cgroup(container),
         )
+
+    def log_path(self, container: Container) -> str:
+        """Where the supervisor writes the container's output."""
+        return f"{self.table.dir(container)}/console.log"
 
     def load(self, container: Container) -> Bundle:
         """The bundle as its ``config.json`` on disk says; an empty document when unreadable."""

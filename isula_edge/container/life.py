@@ -246,7 +246,8 @@ class Life:
         try:
             if not os.path.exists(path):
                 waiter = asyncio.ensure_future(event.wait())
-                await asyncio.wait({waiter, gone}, return_when=asyncio.FIRST_COMPLETED)
+                waiting: set[asyncio.Future[Any]] = {waiter, gone}
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
                 if not waiter.done() and not os.path.exists(path):
                     # init has ended; its supervisor tells why, unless that was killed too
                     with contextlib.suppress(TimeoutError):
@@ -284,7 +285,7 @@ class Life:
             "die", container.id, self._attributes(container, exitCode=str(state.exit_code))
         )
         container.ended.set()
-        if container.settings.rm:
+        if container.settings.rm and not container.restarting:
             with contextlib.suppress(errors.EngineError):
                 await self.remove(container, force=False)
 
@@ -298,6 +299,7 @@ class Life:
     async def kill(self, container: Container, text: str) -> None:
         """Sends a signal; FailedPrecondition when it does not run."""
         number = values.parse_signal(text)
+        await self._started(container)
         if not container.running:
             raise errors.FailedPrecondition(
                 f"Cannot kill container: Container {container.id} is not running",
@@ -316,6 +318,7 @@ class Life:
 
         A second stop with a shorter time-out shortens the first one's (case A28).
         """
+        await self._started(container)
         if not container.running:
             return
         settings = container.settings
@@ -335,7 +338,15 @@ class Life:
                 await self._kill_hard(container)
         self._emit("stop", container.id, self._attributes(container))
 
+    @staticmethod
+    async def _started(container: Container) -> None:
+        """Waits while the container is being started: until then there is nobody to signal."""
+        if container.state.status is Status.STARTING:
+            async with container.lock:
+                pass
+
     async def _kill_hard(self, container: Container) -> None:
+        await self._started(container)
         if container.running:
             process.signal_process(container.state.init(), signal.SIGKILL)
             await self._thaw(container)
@@ -370,13 +381,18 @@ class Life:
 
     # exec and attach
 
-    async def exec(self, container: Container, spec: ExecSpec) -> tuple[ExecProcess, asyncio.Future[int]]:
-        """Runs a process in a running container: the process and a future of its exit code."""
+    @staticmethod
+    def refuse_exec(container: Container) -> None:
+        """Raises FailedPrecondition for a container that does not run or is paused."""
         if container.state.status is not Status.RUNNING:
             word = "paused" if container.state.status is Status.PAUSED else "not running"
             raise errors.FailedPrecondition(
                 f"Container {container.name} is {word}", kind="container", ref=container.id
             )
+
+    async def exec(self, container: Container, spec: ExecSpec) -> tuple[ExecProcess, asyncio.Future[int]]:
+        """Runs a process in a running container: the process and a future of its exit code."""
+        self.refuse_exec(container)
         runtime = self.runtime(container.runtime)
         bundle = self._bundles.load(container)
         running = await runtime.exec(bundle, container.state.init(), spec)

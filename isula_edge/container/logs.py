@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from isula_edge.sys.inotify import Watcher
 
-__all__ = ["LogLine", "follow", "parse", "read_tail", "stamp_ns"]
+__all__ = ["LogLine", "follow", "parse", "read_tail", "stamp_ns", "utc"]
 
 _BLOCK = 1 << 16
 
@@ -58,6 +58,17 @@ def stamp_ns(stamp: str) -> int:
         return seconds * 10**9 + int(fraction)
     except (ValueError, IndexError):
         return 0
+
+
+def utc(stamp: str) -> str:
+    """A log time stamp as RFC 3339 in UTC with nanoseconds; unchanged when unreadable."""
+    import time
+
+    at = stamp_ns(stamp)
+    if not at:
+        return stamp
+    seconds, rest = divmod(at, 10**9)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{rest:09d}Z"
 
 
 def read_tail(path: str, tail: int) -> tuple[Iterator[LogLine], int]:

@@ -64,6 +64,7 @@ class Container:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     removing: bool = False
+    restarting: bool = False
     stop_deadline: asyncio.Event = field(default_factory=asyncio.Event)
     execs: dict[str, int] = field(default_factory=dict)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from isula_edge.runtime.base import Bundle, ExecProcess
     from isula_edge.sys.process import Identity
 
-__all__ = ["Attachment", "Session", "relay_exec"]
+__all__ = ["Attachment", "Session", "relay_exec", "write_all"]
 
 _CHUNK = 65536
 _DRAIN_S = 1.0
@@ -49,6 +49,10 @@ class Attachment:
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
         self._socket: socket.socket = Supervisor.connect(bundle)
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Tells the container's terminal its size."""
+        resize(self._bundle, rows, columns)
 
     def close(self) -> None:
         """Ends the connection; the container goes on."""
@@ -203,7 +207,7 @@ async def _feed_exec(session: Session, running: ExecProcess, identity: Identity 
     async for kind, value in session.input():
         target = running.master if running.master >= 0 else running.stdin
         if kind == "data" and isinstance(value, bytes) and target >= 0:
-            await _write(target, value)
+            await write_all(target, value)
         elif kind == "eof" and running.stdin >= 0:
             os.close(running.stdin)
             running.stdin = -1
@@ -213,7 +217,8 @@ async def _feed_exec(session: Session, running: ExecProcess, identity: Identity 
             process.signal_process(identity, value)
 
 
-async def _write(fd: int, data: bytes) -> None:
+async def write_all(fd: int, data: bytes) -> None:
+    """Writes all of ``data`` without blocking the loop; a reader that is gone is fine."""
     loop = asyncio.get_running_loop()
     os.set_blocking(fd, False)
     view = memoryview(data)

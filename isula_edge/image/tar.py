@@ -163,16 +163,10 @@ class TarReader:
 
     def _pass_over(self) -> None:
         """Goes to the next header."""
-        at = self._at + self._left
+        at = self._at + self._left + self._padding
         while at > len(self._buffer):
             at -= len(self._buffer)
             self._fill()
-        at += self._padding
-        if at > len(self._buffer):
-            at -= len(self._buffer)
-            self._buffer = self._read(_CHUNK)
-            # some writers leave out the last padding
-            at = min(at, len(self._buffer))
         self._at = at
         self._left = self._padding = 0
 

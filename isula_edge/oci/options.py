@@ -20,7 +20,7 @@ from isula_edge.oci.mounts import Mount, parse_mount, parse_tmpfs, parse_volume,
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["MIN_MEMORY", "Settings", "from_record", "parse", "to_record"]
+__all__ = ["MIN_MEMORY", "Settings", "from_record", "parse", "read_hooks", "to_record"]
 
 MIN_MEMORY = 4 << 20
 _HOSTNAME = re.compile(
@@ -297,6 +297,11 @@ def _device_rule(settings: Settings, items: list[str]) -> None:
 
 
 def _hook_spec(settings: Settings, path: str) -> None:
+    settings.hook_spec, settings.hooks = path, read_hooks(path)
+
+
+def read_hooks(path: str) -> dict[str, Any]:
+    """The ``hooks`` object of the runtime-spec in a file; InvalidArgument for a bad one."""
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read((10 << 20) + 1)
@@ -310,7 +315,7 @@ def _hook_spec(settings: Settings, path: str) -> None:
     for hooks in table.values():
         for hook in hooks:
             check_hook(hook)
-    settings.hook_spec, settings.hooks = path, table
+    return table
 
 
 def check_hook(hook: Mapping[str, Any]) -> None:

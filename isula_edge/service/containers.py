@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from isula_edge import errors
 from isula_edge.container import logs as container_logs
-from isula_edge.container.record import Container, Status
+from isula_edge.container.record import Container
 from isula_edge.container.streams import relay_exec
 from isula_edge.image import reference
 from isula_edge.oci import options as oci_options
@@ -97,8 +97,23 @@ class Containers:
             given, cpus=os.cpu_count() or 1, **self._engine.host_limits.cpusets()
         )
         settings.platform = str(params.get("platform") or settings.platform)
+        self._defaults(settings, given)
         self._engine.host_limits.check(settings)
         return settings
+
+    def _defaults(self, settings: Settings, given: Mapping[str, Any]) -> None:
+        """Adds what the administrator wants for every container."""
+        config = self._engine.config
+        named = {name for name, _, _ in settings.ulimits}
+        settings.ulimits += [item for item in config.default_ulimits if item[0] not in named]
+        logged = [str(item) for item in given.get("log_opt") or ()]
+        if config.log_max_size and not any(item.startswith("max-size=") for item in logged):
+            settings.log_max_size = config.log_max_size
+        if config.hook_spec:
+            hooks = oci_options.read_hooks(config.hook_spec)
+            for kind, own in settings.hooks.items():
+                hooks[kind] = [*hooks.get(kind, ()), *own]
+            settings.hooks = hooks
 
     def _image(self, ref: str, settings: Settings) -> Image | None:
         if ref in (_NO_IMAGE, "") and settings.external_rootfs:
@@ -189,6 +204,7 @@ class Containers:
     async def remove(self, container: Container, *, force: bool) -> None:
         """Removes it, and layers that only it needed."""
         await self._life.remove(container, force=force)
+        await self._engine.images.collect(container.chain_ids)
 
     async def pause(self, container: Container, frozen: bool) -> None:
         """Freezes or thaws it."""
@@ -220,8 +236,7 @@ class Containers:
         argv = [str(word) for word in params.get("argv") or ()]
         if not argv:
             raise errors.InvalidArgument("exec needs a command", kind="command")
-        if container.state.status is not Status.RUNNING:
-            self._life.refuse_exec(container)
+        self._life.refuse_exec(container)
         spec = self._exec_spec(container, argv, params)
         exec_id = secrets.token_hex(32)
         attributes = {"image": container.image, "name": container.name, "execID": exec_id}
@@ -263,7 +278,9 @@ class Containers:
         for item in params.get("env") or ():
             key, equals, value = str(item).partition("=")
             if not key:
-                raise errors.InvalidArgument(f"Invalid environment '{item}'", kind="flag", ref="env")
+                raise errors.InvalidArgument(
+                    f"Invalid environment '{item}'", kind="flag", ref="env"
+                )
             if equals:
                 env[key] = value
         workdir = str(params.get("workdir") or "")
@@ -403,4 +420,3 @@ def _row(container: Container) -> dict[str, Any]:
         "runtime": container.runtime,
         "labels": container.settings.labels,
     }
-

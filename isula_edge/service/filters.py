@@ -49,16 +49,18 @@ def _labels(wanted: Sequence[str], labels: Mapping[str, str]) -> bool:
     return True
 
 
-def containers(
-    found: Sequence[Container], wanted: Mapping[str, Sequence[str]]
-) -> list[Container]:
+def containers(found: Sequence[Container], wanted: Mapping[str, Sequence[str]]) -> list[Container]:
     """Those of ``found`` that match; InvalidArgument for an unknown key or a bad value."""
     tests: list[Callable[[Container], bool]] = []
     for key, items in wanted.items():
         if key == "id":
-            tests.append(lambda c, p=[_pattern(key, v) for v in items]: any(x.match(c.id) for x in p))  # type: ignore[misc]
+            tests.append(
+                lambda c, p=[_pattern(key, v) for v in items]: any(x.match(c.id) for x in p)
+            )  # type: ignore[misc]
         elif key == "name":
-            tests.append(lambda c, p=[_pattern(key, v) for v in items]: any(x.search(c.name) for x in p))  # type: ignore[misc]
+            tests.append(
+                lambda c, p=[_pattern(key, v) for v in items]: any(x.search(c.name) for x in p)
+            )  # type: ignore[misc]
         elif key == "label":
             tests.append(lambda c, v=items: _labels(v, c.settings.labels))  # type: ignore[misc]
         elif key == "status":
@@ -100,7 +102,6 @@ def images(
 
 def _reference(image: Image, pattern: str) -> bool:
     return any(
-        fnmatch.fnmatchcase(name, pattern)
-        or fnmatch.fnmatchcase(name.rpartition(":")[0], pattern)
+        fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(name.rpartition(":")[0], pattern)
         for name in image.names
     )

@@ -43,10 +43,7 @@ async def run_worker(
     """
     ours, theirs = socket.socketpair()
     paths = [path for path in sys.path if path]
-    code = (
-        f"import sys;sys.path[:0]={paths!r};"
-        "from isula_edge.image.worker import main;main()"
-    )
+    code = f"import sys;sys.path[:0]={paths!r};from isula_edge.image.worker import main;main()"
     env = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
     env["PATH"] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     with ours:

@@ -12,6 +12,7 @@ import concurrent.futures
 import contextlib
 import errno
 import os
+import secrets
 from typing import TYPE_CHECKING
 
 from isula_edge import errors
@@ -21,7 +22,7 @@ from isula_edge.sys import syscalls
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Overlay"]
+__all__ = ["Overlay", "why_not"]
 
 
 class Overlay:
@@ -117,6 +118,28 @@ class Overlay:
             syscalls.mount(self.fstype, target, self.fstype, flags, options)
 
         self._pool.submit(work).result()
+
+
+def why_not(folder: str, fstype: str) -> str:
+    """Why ``fstype`` cannot be mounted with its upper layer in ``folder``; '' if it can.
+
+    Tried, since the file system below decides: it must have extended attributes, must tell
+    types of directory entries and must not be an overlay itself.
+    """
+    top = f"{folder}/try-{secrets.token_hex(4)}"
+    lowers = [f"{top}/{name}" for name in ("a", "b")]
+    try:
+        for path in (top, *lowers, f"{top}/up", f"{top}/work", f"{top}/merged"):
+            os.mkdir(path, 0o700)
+        options = f"lowerdir={':'.join(lowers)},upperdir={top}/up,workdir={top}/work"
+        try:
+            syscalls.mount(fstype, f"{top}/merged", fstype, 0, options)
+        except OSError as error:
+            return error.strerror or str(error)
+        syscalls.umount(f"{top}/merged", syscalls.MNT_DETACH)
+        return ""
+    finally:
+        remove_tree(top)
 
 
 def _unmount_all(path: str) -> None:

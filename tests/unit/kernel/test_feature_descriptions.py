@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from isula_edge import errors, kernel
-from isula_edge.kernel import Need, State, _data, features
+from isula_edge.kernel import Need, State, features
+from isula_edge.sys import data
 from isula_edge.kernel.report import markdown, render
 
 if TYPE_CHECKING:
@@ -70,11 +71,11 @@ def test_data_is_found_in_a_package_and_in_a_clone(
 ) -> None:
     package = tmp_path / "isula_edge" / "kernel"
     package.mkdir(parents=True)
-    monkeypatch.setattr(_data, "__file__", str(package / "_data.py"))
-    assert _data.data_dir() == str(tmp_path / "kernel-checks")
+    monkeypatch.setattr(data, "__file__", str(package / "data.py"))
+    assert data.data_dir() == str(tmp_path / "kernel-checks")
     installed = tmp_path / "isula_edge" / "_data" / "kernel-checks"
     installed.mkdir(parents=True)
-    assert _data.data_dir() == str(installed)
+    assert data.data_dir() == str(installed)
 
 
 def test_missing_data_names_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Where the descriptions of features are: inside the package, or beside it in a clone."""
+"""Where data files are: inside the installed package, or beside it in a clone."""
 
 from __future__ import annotations
 

@@ -1,0 +1,161 @@
+"""The keys of daemon.json: their types, and what this version does with them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from isula_edge import errors
+
+__all__ = ["EFFECTIVE", "NO_EFFECT", "check", "describe"]
+
+EFFECTIVE: dict[str, str] = {
+    "hosts": "list",
+    "group": "string",
+    "graph": "path",
+    "state": "path",
+    "pidfile": "path",
+    "default-runtime": "string",
+    "runtimes": "runtimes",
+    "log-level": "level",
+    "log-driver": "driver",
+    "log-opts": "strings",
+    "container-log": "container-log",
+    "hook-spec": "path",
+    "storage-driver": "string",
+    "registry-mirrors": "list",
+    "insecure-registries": "list",
+    "insecure-skip-verify-enforce": "bool",
+    "default-ulimits": "ulimits",
+    "cgroup-parent": "string",
+    "certs-dir": "path",
+    "max-concurrent-downloads": "number",
+    "seccomp-profile": "path",
+}
+"""Keys that do what they say, with the type of their value."""
+
+NO_EFFECT: dict[str, str] = {
+    "authorization-plugin": "string",
+    "cdi-spec-dirs": "list",
+    "cni-bin-dir": "string",
+    "cni-conf-dir": "string",
+    "cpu-rt-period": "number",
+    "cpu-rt-runtime": "number",
+    "cri-runtimes": "strings",
+    "cri-sandboxers": "map",
+    "disable-connections": "bool",
+    "enable-cdi": "bool",
+    "enable-cri-v1": "bool",
+    "enable-plugins": "string",
+    "enable-pod-events": "bool",
+    "engine": "string",
+    "image-layer-check": "bool",
+    "metrics-port": "number",
+    "native.umask": "string",
+    "network-plugin": "string",
+    "nri-socket-path": "string",
+    "nri-support": "bool",
+    "plugin-config-path": "string",
+    "plugin-path": "string",
+    "plugin-registration-timeout": "number",
+    "plugin-requst-timeout": "number",
+    "pod-sandbox-image": "string",
+    "selinux-enabled": "bool",
+    "start-timeout": "string",
+    "storage-enable-remote-layer": "bool",
+    "storage-opts": "list",
+    "sup-groups": "list",
+    "systemd-cgroup": "bool",
+    "tls": "bool",
+    "tls-config": "map",
+    "tls-verify": "bool",
+    "use-decrypted-key": "bool",
+    "userns-remap": "string",
+    "websocket-server-listening-port": "number",
+}
+"""iSulad's keys that are accepted and do nothing yet; empty and false values are silent."""
+
+LEVELS = ("FATAL", "ALERT", "CRIT", "ERROR", "WARN", "NOTICE", "INFO", "DEBUG", "TRACE")
+DRIVERS = ("file", "stdout", "stderr", "syslog")
+_WORDS = {
+    "bool": "true or false",
+    "number": "a number",
+    "list": "a list of strings",
+    "strings": "an object with string values",
+    "map": "an object",
+    "path": "an absolute path",
+    "level": f"one of {', '.join(LEVELS)}",
+    "driver": f"one of {', '.join(DRIVERS)}",
+    "runtimes": 'an object of {"path": …, "runtime-args": […]}',
+    "ulimits": 'an object of {"Name": …, "Soft": …, "Hard": …}',
+    "container-log": 'an object with "driver" and "opts"',
+}
+
+
+def describe(kind: str) -> str:
+    """What a value of type ``kind`` is, in words."""
+    return _WORDS.get(kind, "a string")
+
+
+def check(key: str, kind: str, value: Any) -> None:
+    """Raises InvalidArgument naming ``key`` when ``value`` is not of type ``kind``."""
+    if not _fits(kind, value):
+        raise errors.InvalidArgument(
+            f"{key} must be {describe(kind)}, it is {_shown(value)}", kind="key", ref=key
+        )
+
+
+def _shown(value: Any) -> str:
+    words = {
+        bool: "a boolean",
+        int: "a number",
+        float: "a number",
+        list: "a list",
+        dict: "an object",
+    }
+    if value is None:
+        return "null"
+    return f'"{value}"' if isinstance(value, str) else words.get(type(value), "something else")
+
+
+def _strings(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _fits(kind: str, value: Any) -> bool:
+    if kind == "bool":
+        return isinstance(value, bool)
+    if kind == "number":
+        return isinstance(value, int) and not isinstance(value, bool)
+    if kind == "list":
+        return _strings(value)
+    if kind in ("map", "strings", "runtimes", "ulimits", "container-log"):
+        return isinstance(value, dict) and all(_entry_fits(kind, item) for item in value.items())
+    if not isinstance(value, str):
+        return False
+    if kind == "path":
+        return value == "" or value.startswith("/")
+    if kind == "level":
+        return value.upper() in LEVELS
+    return kind != "driver" or value in DRIVERS
+
+
+def _entry_fits(kind: str, entry: tuple[str, Any]) -> bool:
+    name, value = entry
+    if kind == "strings":
+        return isinstance(value, str)
+    if kind == "container-log":
+        if name == "driver":
+            return isinstance(value, str)
+        return name == "opts" and _fits("strings", value)
+    if kind == "runtimes":
+        return (
+            isinstance(value, dict)
+            and isinstance(value.get("path"), str)
+            and value["path"].startswith("/")
+            and _strings(value.get("runtime-args") or value.get("runtimeArgs") or [])
+        )
+    if kind == "ulimits":
+        return isinstance(value, dict) and all(
+            isinstance(value.get(part), int) for part in ("Soft", "Hard")
+        )
+    return True

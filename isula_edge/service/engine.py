@@ -1,0 +1,297 @@
+"""The engine: everything below put together, opened, and closed again.
+
+Owns ``<graph>/engine.cbor`` (which storage driver the graph belongs to) and the lock that
+keeps a second engine away from a graph.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+import shutil
+from typing import TYPE_CHECKING, Any
+
+from isula_edge import errors, kernel, profile
+from isula_edge.cgroup import Host
+from isula_edge.container.bundle import Bundles
+from isula_edge.container.life import Life
+from isula_edge.container.table import Table
+from isula_edge.image.store import ImageStore
+from isula_edge.oci.capabilities import bounding_set
+from isula_edge.profile import elf
+from isula_edge.profile import seccomp as filters
+from isula_edge.runtime.lxc import Lxc
+from isula_edge.runtime.oci_cli import OciCli
+from isula_edge.runtime.supervisor import Supervisor
+from isula_edge.service.containers import Containers
+from isula_edge.service.events import Events
+from isula_edge.service.images import Images
+from isula_edge.service.limits import HostLimits
+from isula_edge.service.platforms import Platforms
+from isula_edge.snapshot.choose import choose_driver
+from isula_edge.snapshot.layers import LayerStore
+from isula_edge.snapshot.overlay import why_not
+from isula_edge.store.records import quarantine, read_record, write_record
+from isula_edge.sys import atomic, syscalls
+from isula_edge.sys.inotify import Watcher
+from isula_edge.sys.process import Reaper
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from isula_edge.kernel import Feature
+    from isula_edge.runtime.base import Runtime
+    from isula_edge.service.config import EngineConfig
+
+__all__ = ["Engine"]
+
+_log = logging.getLogger(__name__)
+_ALIASES = {"lcr": "lxc"}
+_CONMON = ("/usr/bin/conmon", "/usr/local/bin/conmon", "/usr/libexec/podman/conmon")
+
+
+class Engine:
+    """One engine over one graph, in the running event loop.
+
+    Use :meth:`open`; everything public is usable afterwards.
+    """
+
+    def __init__(self, config: EngineConfig) -> None:
+        self.config = config
+        self.warnings: list[str] = []
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._lock = _lock(config.graph)
+        self.profile = profile.load()
+        self.platforms = Platforms()
+        self.features = kernel.probe()
+        self.cgroups = _cgroup_host()
+        self.host_limits = HostLimits(self.cgroups)
+        self._check_privileges()
+        syscalls.set_child_subreaper()
+        self.reaper = Reaper()
+        self.reaper.install()
+        self.events = Events()
+        os.makedirs(config.state, 0o711, exist_ok=True)
+        self.watcher = Watcher()
+        self._open_stores()
+        self.runtimes = self._drivers()
+        self.default_runtime = self.runtime_name(config.default_runtime or "lxc")
+        self.bundles = Bundles(self.table, config.state, config.cgroup_parent, self._seccomp_filter)
+        self.life = Life(
+            self.table,
+            self.bundles,
+            self.runtimes,
+            self.layers,
+            self.reaper,
+            self.watcher,
+            self.cgroups,
+            config.state,
+            elf.check_executable,
+            self.events.container,
+        )
+        self.containers = Containers(self)
+
+    @classmethod
+    async def open(cls, config: EngineConfig) -> Engine:
+        """Opens the graph and takes over what runs; raises EngineError saying what is wrong."""
+        engine = cls(config)
+        await engine.life.adopt()
+        return engine
+
+    async def close(self) -> None:
+        """Ends the engine's own work; containers go on."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.watcher.close()
+        os.close(self._lock)
+
+    # opening
+
+    def _check_privileges(self) -> None:
+        if "SYS_RESOURCE" not in bounding_set():
+            self._warn(
+                "without CAP_SYS_RESOURCE hard limits cannot be raised nor oom_score_adj "
+                "lowered: containers get what this process has"
+            )
+
+    def _warn(self, text: str) -> None:
+        self.warnings.append(text)
+        _log.warning("%s", text)
+
+    def _open_stores(self) -> None:
+        config = self.config
+        atomic.make_dir(f"{config.graph}/storage", 0o711)
+        path = f"{config.graph}/engine.cbor"
+        recorded = ""
+        try:
+            recorded = str(read_record(path, "engine").get("driver", ""))
+        except FileNotFoundError:
+            pass
+        except errors.DamagedRecord as error:
+            _log.error("%s; moved to %s", error, quarantine(path, f"{config.graph}/quarantine"))
+        recorded = recorded or _driver_of(config.graph)
+        several = self.features.usable("overlay-multilower")
+        overlay = self.features.overlay_type() if several else None
+        if overlay and not recorded:
+            overlay = self._tried(overlay)
+        driver = choose_driver(config.graph, config.storage_driver, recorded, overlay or None)
+        if recorded != driver.name or not os.path.exists(path):
+            write_record(path, "engine", {"driver": driver.name})
+        self.layers = LayerStore(config.graph, driver.name, driver)
+        self.table = Table(config.graph)
+        self.table.load()
+        store = ImageStore(config.graph)
+        store.load()
+        self._sweep(store)
+        self.images = Images(config, store, self.layers, self.table, self.reaper, self.events)
+        _empty(self.images.tmpdir)
+
+    def _tried(self, overlay: str) -> str | None:
+        """``overlay`` if it can be mounted over the graph's own file system, else None."""
+        reason = why_not(f"{self.config.graph}/storage", overlay)
+        if not reason:
+            return overlay
+        self._warn(f"{overlay} does not work on {self.config.graph}: {reason}")
+        return None
+
+    def _sweep(self, store: ImageStore) -> None:
+        """Removes what a crash left; keeps every tree that an image or a container needs."""
+        records = self.layers.all()
+        needed = store.chains() | self.table.chains()
+        for chain in [chain for chain in records if chain not in needed]:
+            self.layers.remove(chain)
+            del records[chain]
+        count = self.layers.sweep(set(records) | needed)
+        home = f"{self.layers.driver.home}/rw"
+        known = {container.id for container in self.table}
+        for name in os.listdir(home):
+            if name not in known:
+                self.layers.driver.remove(name.removeprefix("dead-"))
+                count += 1
+        if count:
+            _log.info("removed %d leftovers of interrupted work", count)
+
+    def _drivers(self) -> dict[str, Runtime]:
+        config = self.config
+        program = shutil.which("conmon") or next(filter(os.path.exists, _CONMON), _CONMON[0])
+        supervisor = Supervisor(program, self.reaper)
+        found: dict[str, Runtime] = {
+            "lxc": Lxc(
+                supervisor,
+                self.reaper,
+                self.watcher,
+                self.cgroups,
+                filters.to_lxc,
+                f"{config.state}/libexec",
+                shutil.which("lxc-start") or "/usr/bin/lxc-start",
+            )
+        }
+        for name, runtime in config.runtimes.items():
+            found[name] = OciCli(
+                name, runtime.path, supervisor, self.reaper, config.state, runtime.args
+            )
+        for name in ("runc", "crun"):
+            path = shutil.which(name)
+            if name not in found and (path or name == "runc"):
+                found[name] = OciCli(
+                    name, path or f"/usr/bin/{name}", supervisor, self.reaper, config.state
+                )
+        return found
+
+    def _seccomp_filter(self, text: str, capabilities: set[str]) -> dict[str, Any] | None:
+        """The filter of a container; None for none at all."""
+        if text == "unconfined" or not self.features.usable("seccomp-filter"):
+            return None
+        if text:
+            return filters.from_json(text, capabilities)
+        if self.config.seccomp_profile:
+            with open(self.config.seccomp_profile, encoding="utf-8") as file:
+                return filters.from_json(file.read(), capabilities)
+        return filters.default_filter(capabilities)
+
+    # asking
+
+    def runtime_name(self, text: str) -> str:
+        """The name of a driver for what a user calls it ('' is the default); InvalidArgument."""
+        name = text.lower() or self.default_runtime
+        name = _ALIASES.get(name, name)
+        if name not in self.runtimes:
+            raise errors.InvalidArgument(
+                f"runtime {text} is not supported",
+                kind="runtime",
+                ref=text,
+                hint=f"one of {', '.join(sorted(self.runtimes))}, or add it to runtimes in "
+                "daemon.json",
+            )
+        return name
+
+    def quarantined(self) -> list[str]:
+        """Damaged records that were put aside, as paths."""
+        return [
+            *self.table.quarantined,
+            *self.images.store.records.quarantined,
+            *self.layers.records.quarantined,
+        ]
+
+    def degraded(self) -> list[Feature]:
+        """Kernel features that are missing, with what the engine does without them."""
+        return list(self.features.degraded())
+
+    def background(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Runs ``work`` to its end beside everything else; what it raises is logged."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            _log.error("background work failed", exc_info=task.exception())
+
+
+def _lock(graph: str) -> int:
+    """Makes the graph's directory and takes its lock; FailedPrecondition when it is taken."""
+    atomic.make_dir(graph, 0o711)
+    fd = os.open(f"{graph}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        raise errors.FailedPrecondition(
+            f"{graph} is in use by another isulad",
+            kind="graph",
+            ref=graph,
+            hint="stop it, or give this one another --graph, --state and --host",
+        ) from None
+    return fd
+
+
+def _cgroup_host() -> Host:
+    layout = kernel.cgroup_layout(kernel.Live())
+    version = {"v1": "1", "hybrid": "hybrid", "v2": "2"}.get(layout.version, "")
+    mounts = dict(layout.mounts)
+    if layout.unified:
+        mounts[""] = layout.unified
+    return Host(version, mounts)
+
+
+def _driver_of(graph: str) -> str:
+    """The storage driver whose layers a graph without engine record holds, or ''."""
+    for name in ("overlay", "vfs"):
+        home = f"{graph}/storage/{name}"
+        if os.path.isdir(home) and any(entry != "rw" for entry in os.listdir(home)):
+            return name
+    return ""
+
+
+def _empty(folder: str) -> None:
+    """Deletes spools of workers that a crash ended."""
+    for name in os.listdir(folder):
+        path = f"{folder}/{name}"
+        if os.path.isdir(path) and not os.path.islink(path):
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            os.unlink(path)
