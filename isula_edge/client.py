@@ -522,9 +522,7 @@ def _creation(
     return {**params, "image": image, "command": list(command), "options": dict(options or {})}
 
 
-def _watch(
-    stream: Stream, progress: Callable[[dict[str, Any]], None] | None
-) -> dict[str, Any]:
+def _watch(stream: Stream, progress: Callable[[dict[str, Any]], None] | None) -> dict[str, Any]:
     for kind, value in stream:
         if kind == "v" and progress is not None:
             progress(value)

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from isula_cli.parser import UsageError
 
 _COMPLETION = "_ISULA_COMPLETE"
-_SETTINGS = {"help_option_names": ["--help"], "max_content_width": 100}
+_WIDTH = 100
+_SETTINGS = {"help_option_names": ["--help"], "max_content_width": _WIDTH}
 
 
 def top_level(words: list[str]) -> int:
@@ -43,16 +44,15 @@ def top_level(words: list[str]) -> int:
         if "=" not in word:
             break
     group = _group(load=False)
-    _print(group.get_help(click.Context(group, info_name="isula", **_SETTINGS)))
+    _print(group.get_help(_context(group, "isula")))
     return 0
 
 
 def command_help(name: str) -> int:
     """Print the help of a command; the exit status, 0."""
     group = _group(load=False)
-    parent = click.Context(group, info_name="isula", **_SETTINGS)
     command = _command(name)
-    _print(command.get_help(click.Context(command, info_name=name, parent=parent, **_SETTINGS)))
+    _print(command.get_help(_context(command, name, _context(group, "isula"))))
     return 0
 
 
@@ -71,6 +71,18 @@ def complete() -> int:
 
 def _print(text: str) -> None:
     write_all(1, f"{text}\n".encode())
+
+
+def _context(
+    command: click.Command, name: str, parent: click.Context | None = None
+) -> click.Context:
+    return click.Context(
+        command,
+        parent=parent,
+        info_name=name,
+        help_option_names=["--help"],
+        max_content_width=_WIDTH,
+    )
 
 
 def _common(word: str) -> bool:

@@ -46,9 +46,7 @@ _CIDFILE_EXISTS = "Container ID file found, make sure its container is not runni
 
 def request(options: dict[str, Any], args: list[str]) -> dict[str, Any]:
     """Parameters of ``container.create``; raises UsageError for what is wrong here."""
-    sent = {
-        name.replace("-", "_"): value for name, value in options.items() if name not in _OWN
-    }
+    sent = {name.replace("-", "_"): value for name, value in options.items() if name not in _OWN}
     for kind in ("env", "label"):
         files = options.get(kind + "-file")
         if files or kind in sent:

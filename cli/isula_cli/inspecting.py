@@ -33,7 +33,8 @@ def render(template: str, item: dict[str, Any]) -> str:
         if as_json:
             words = words[1:]
         if not closed or len(words) != 1 or words[0][:1] != ".":
-            raise UsageError(f'invalid format "{template}": use {{{{.A.B}}}} or {{{{json .A.B}}}}', 1)
+            known = "{{.A.B}} or {{json .A.B}}"
+            raise UsageError(f'invalid format "{template}": use {known}', 1)
         text += _show(_find(item, words[0]), as_json=as_json)
         filled = True
 

@@ -94,9 +94,7 @@ def _host(options: dict[str, Any]) -> str:
     return host or "unix:///var/run/isulad.sock"
 
 
-def _run(
-    module: ModuleType, name: str, host: str, options: dict[str, Any], args: list[str]
-) -> int:
+def _run(module: ModuleType, name: str, host: str, options: dict[str, Any], args: list[str]) -> int:
     from isula_cli.context import Context
 
     engine_exit: int = getattr(module, "ENGINE_EXIT", 1)

@@ -70,7 +70,13 @@ def _v1(resources: Mapping[str, Any]) -> Iterable[CgroupFile]:
     pids = resources.get("pids") or {}
     if pids.get("limit"):
         yield CgroupFile("pids", "pids.max", _limit(pids["limit"], "max"))
-    block = resources.get("blockIO") or {}
+    yield from _v1_block(resources.get("blockIO") or {})
+    for item in resources.get("hugepageLimits") or ():
+        name = f"hugetlb.{item['pageSize']}.limit_in_bytes"
+        yield CgroupFile("hugetlb", name, str(item["limit"]))
+
+
+def _v1_block(block: Mapping[str, Any]) -> Iterable[CgroupFile]:
     if block.get("weight"):
         yield CgroupFile("blkio", "blkio.weight", str(block["weight"]))
     for key, name in (
@@ -82,9 +88,6 @@ def _v1(resources: Mapping[str, Any]) -> Iterable[CgroupFile]:
         for item in block.get(key) or ():
             value = f"{item['major']}:{item['minor']} {item['rate']}"
             yield CgroupFile("blkio", name, value)
-    for item in resources.get("hugepageLimits") or ():
-        name = f"hugetlb.{item['pageSize']}.limit_in_bytes"
-        yield CgroupFile("hugetlb", name, str(item["limit"]))
 
 
 def _v2_memory(memory: Mapping[str, Any]) -> Iterable[CgroupFile]:

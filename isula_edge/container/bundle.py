@@ -92,8 +92,8 @@ class Bundles:
             if mount.kind == "bind" and not os.path.exists(mount.source):
                 os.makedirs(mount.source, 0o755, exist_ok=True)
         self._targets(document, rootfs)
-        text = json.dumps(document, indent=2)
-        atomic.write(f"{folder}/config.json", text.encode("utf-8", "surrogateescape"), durable=False)
+        text = json.dumps(document, indent=2).encode("utf-8", "surrogateescape")
+        atomic.write(f"{folder}/config.json", text, durable=False)
         return self.bundle(container, document)
 
     def document(
@@ -109,9 +109,7 @@ class Bundles:
         from isula_edge.oci import capabilities
 
         names = set(
-            capabilities.choose(
-                settings.cap_add, settings.cap_drop, privileged=settings.privileged
-            )
+            capabilities.choose(settings.cap_add, settings.cap_drop, privileged=settings.privileged)
         )
         subject = oci_spec.Subject(
             container.id,
@@ -134,9 +132,8 @@ class Bundles:
         found: dict[str, str | None] = {"mount": ""}
         for kind, name in _KINDS.items():
             value = getattr(container.settings, name)
-            if kind == "cgroup" and not os.path.exists("/proc/self/ns/cgroup"):
-                found[kind] = None
-            elif value == "host":
+            missing = kind == "cgroup" and not os.path.exists("/proc/self/ns/cgroup")
+            if missing or value == "host":
                 found[kind] = None
             elif value.startswith("container:"):
                 other = self.table.get(value.partition(":")[2])

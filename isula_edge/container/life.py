@@ -40,6 +40,10 @@ _log = logging.getLogger(__name__)
 _EXIT_UNKNOWN = 255
 _EXIT_FILE_WAIT_S = 5.0
 _DEFAULT_STOP_S = 10.0
+_PROGRAM_DIRS = (
+    *("/bin", "/sbin", "/usr", "/usr/bin", "/usr/sbin"),
+    *("/usr/local", "/usr/local/bin", "/usr/local/sbin"),
+)
 
 
 class Life:
@@ -184,16 +188,12 @@ class Life:
             rootfs = self._driver.mount(container.id, lowers).path
         bundle = self._bundles.prepare(container, rootfs)
         described = bundle.spec["process"]
-        env = dict(pair.partition("=")[::2] for pair in described["env"])
         if not described["args"]:
-            raise errors.InvalidArgument(
-                "No command specified", kind="container", ref=container.id
-            )
-        hidden = any(_covers(mount["destination"], described["args"][0]) for mount in bundle.spec["mounts"])
-        if not hidden:
-            _, host = paths.find_program(
-                rootfs, described["args"][0], env.get("PATH", ""), described["cwd"]
-            )
+            raise errors.InvalidArgument("No command specified", kind="container", ref=container.id)
+        program = described["args"][0]
+        if not any(_covers(mount["destination"], program) for mount in bundle.spec["mounts"]):
+            env = dict(pair.partition("=")[::2] for pair in described["env"])
+            _, host = paths.find_program(rootfs, program, env.get("PATH", ""), described["cwd"])
             self._check_program(host)
         remove_tree(bundle.run_dir)
         os.makedirs(bundle.run_dir, 0o711)
@@ -281,9 +281,7 @@ class Life:
             await asyncio.to_thread(self._table.save, container)
         except (errors.EngineError, OSError) as error:
             _log.error("cannot record the end of container %s: %s", container.name, error)
-        self._emit(
-            "die", container.id, self._attributes(container, exitCode=str(state.exit_code))
-        )
+        self._emit("die", container.id, self._attributes(container, exitCode=str(state.exit_code)))
         container.ended.set()
         if container.settings.rm and not container.restarting:
             with contextlib.suppress(errors.EngineError):
@@ -292,7 +290,8 @@ class Life:
     def _oom(self, container: Container) -> bool:
         group = self._bundles.cgroup(container)
         text = self._cgroups.read("memory", group, "memory.events")
-        return any(line.startswith("oom_kill ") and line != "oom_kill 0" for line in text.splitlines())
+        counts = [line for line in text.splitlines() if line.startswith("oom_kill ")]
+        return any(line != "oom_kill 0" for line in counts)
 
     # stop and kill
 
@@ -390,7 +389,9 @@ class Life:
                 f"Container {container.name} is {word}", kind="container", ref=container.id
             )
 
-    async def exec(self, container: Container, spec: ExecSpec) -> tuple[ExecProcess, asyncio.Future[int]]:
+    async def exec(
+        self, container: Container, spec: ExecSpec
+    ) -> tuple[ExecProcess, asyncio.Future[int]]:
         """Runs a process in a running container: the process and a future of its exit code."""
         self.refuse_exec(container)
         runtime = self.runtime(container.runtime)
@@ -437,11 +438,12 @@ class Life:
         """The driver called ``name``."""
         found = self._runtimes.get(name)
         if found is None:
+            known = ", ".join(sorted(self._runtimes))
             raise errors.InvalidArgument(
                 f"runtime {name} is not supported",
                 kind="runtime",
                 ref=name,
-                hint=f"one of {', '.join(sorted(self._runtimes))}, or add it to runtimes in daemon.json",
+                hint=f"one of {known}, or add it to runtimes in daemon.json",
             )
         return found
 
@@ -463,7 +465,7 @@ class Life:
 def _covers(mount: str, program: str) -> bool:
     """Whether ``program`` may be seen through a mount, so that the bare root does not tell."""
     if "/" not in program:
-        return mount in ("/bin", "/usr/bin", "/sbin", "/usr/sbin", "/usr", "/usr/local", "/usr/local/bin")
+        return mount in _PROGRAM_DIRS
     return program == mount or program.startswith(mount + "/")
 
 

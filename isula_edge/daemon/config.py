@@ -98,14 +98,14 @@ def load(options: argparse.Namespace) -> DaemonConfig:
     return _build(table, vars(options), path, problems)
 
 
-def _read(path: str, *, needed: bool) -> tuple[dict[str, Any], list[str]]:
+def _document(path: str, *, needed: bool) -> dict[str, Any]:
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read()
     except FileNotFoundError as error:
         if needed:
             raise errors.InvalidArgument(f"{path}: {error.strerror}") from error
-        return {}, []
+        return {}
     except (OSError, UnicodeDecodeError) as error:
         raise errors.InvalidArgument(f"{path}: {error}") from error
     try:
@@ -118,6 +118,11 @@ def _read(path: str, *, needed: bool) -> tuple[dict[str, Any], list[str]]:
         raise errors.InvalidArgument(f"{path}: {error.message}") from error
     if not isinstance(table, dict):
         raise errors.InvalidArgument(f"{path}: the top level must be an object")
+    return table
+
+
+def _read(path: str, *, needed: bool) -> tuple[dict[str, Any], list[str]]:
+    table = _document(path, needed=needed)
     idle, unknown = [], []
     for key, value in table.items():
         kind = keys.EFFECTIVE.get(key) or keys.NO_EFFECT.get(key)

@@ -181,11 +181,11 @@ async def _create(engine: Engine, params: Params, _session: Session) -> Params:
 
 async def _start(engine: Engine, params: Params, session: Session) -> Params:
     container = engine.containers.get(_text(params, "ref"))
-    if not params.get("attach"):
-        await engine.containers.start(container)
+    attachment = await engine.containers.start(
+        container, attach=bool(params.get("attach")), size=size_of(params)
+    )
+    if attachment is None:
         return {}
-    attachment = await engine.containers.start(container, attach=True, size=size_of(params))
-    assert attachment is not None
     session.only_waiting()
     stdin = bool(params.get("stdin"))
     return {"exit_code": await engine.containers.relay(container, attachment, session, stdin)}

@@ -33,11 +33,12 @@ _INPUT = {"i": "data", "e": "eof", "w": "resize", "s": "signal"}
 class Session:
     """The client's side of one request; see :class:`isula_edge.container.streams.Session`."""
 
+    _task: asyncio.Task[Any]
+
     def __init__(self, writer: asyncio.StreamWriter) -> None:
         self._writer = writer
         self._queue: asyncio.Queue[tuple[str, object] | None] = asyncio.Queue(_QUEUE)
         self._reads = False
-        self._task: asyncio.Task[Any] | None = None
         self._gone = False
         self._cancellable = False
 
@@ -73,7 +74,7 @@ class Session:
     def only_waiting(self) -> None:
         """From here on the request is cancelled when the client leaves."""
         self._cancellable = True
-        if self._gone and self._task is not None:
+        if self._gone:
             self._task.cancel()
 
     # the server's side
@@ -98,7 +99,6 @@ class Session:
 
     async def _put(self, found: tuple[str, object]) -> None:
         """Waits while the request has enough unread input; ends with the request."""
-        assert self._task is not None
         if not self._queue.full():
             self._queue.put_nowait(found)
             return
@@ -113,7 +113,7 @@ class Session:
         while self._queue.full():
             self._queue.get_nowait()
         self._queue.put_nowait(None)
-        if self._cancellable and self._task is not None:
+        if self._cancellable:
             self._task.cancel()
 
 
@@ -123,7 +123,7 @@ class Server:
     def __init__(self, call: Call) -> None:
         self._call = call
         self._servers: list[asyncio.Server] = []
-        self._connections: set[asyncio.Task[None]] = set()
+        self._connections: set[asyncio.Task[Any]] = set()
 
     async def listen(self, sock: socket.socket) -> None:
         """Begins to accept connections on a bound stream socket."""
@@ -140,8 +140,8 @@ class Server:
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
-        assert task is not None
-        self._connections.add(task)
+        if task is not None:
+            self._connections.add(task)
         writer.transport.set_write_buffer_limits(_HIGH_WATER)
         try:
             await self._serve(reader, writer)
@@ -156,7 +156,8 @@ class Server:
                 writer.write(wire.pack({"x": errors.to_wire(refusal)}))
                 await writer.drain()
         finally:
-            self._connections.discard(task)
+            if task is not None:
+                self._connections.discard(task)
             writer.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -228,7 +229,7 @@ class Server:
             return {"x": errors.to_wire(error)}
         except OSError as error:
             return {"x": errors.to_wire(_system_error(error))}
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # a fault of ours ends its request alone
             _log.exception("%s failed", method)
             text = f"{type(error).__name__}: {error}"
             return {"x": errors.to_wire(errors.Internal(text, hint="see the log of isulad"))}

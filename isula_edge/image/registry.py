@@ -68,7 +68,8 @@ class Retry:
         self._failures += 1
         if self._failures > RETRIES:
             raise error
-        wait_s = _FIRST_WAIT_S * 2 ** (self._failures - 1) * random.uniform(0.8, 1.2)
+        spread = random.uniform(0.8, 1.2)  # noqa: S311  # no secret: tries must not meet
+        wait_s = _FIRST_WAIT_S * 2 ** (self._failures - 1) * spread
         if error.wait_s is not None:
             wait_s = min(max(error.wait_s, wait_s), _MAX_RETRY_AFTER_S)
         self._job.sleep(wait_s)

@@ -119,9 +119,7 @@ def _gnu_pieces(data: bytes) -> Sparse:
     ]
 
 
-def pax_sparse(
-    records: Records, exactly: Callable[[int], bytes]
-) -> tuple[Sparse, int] | None:
+def pax_sparse(records: Records, exactly: Callable[[int], bytes]) -> tuple[Sparse, int] | None:
     """Map and size of a file with holes by pax records; version 1.0 has the map in the data.
 
     None when the records do not describe one.

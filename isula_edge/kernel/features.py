@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from isula_edge import errors
 from isula_edge.kernel import _cgroups, _namespaces, _network, _processes, _security, _storage
-from isula_edge.sys.data import data_dir
 from isula_edge.kernel.finding import Finding, State
 from isula_edge.kernel.layout import CgroupLayout, cgroup_layout
 from isula_edge.kernel.source import Live, Source
+from isula_edge.sys.data import data_dir
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

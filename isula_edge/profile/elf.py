@@ -100,7 +100,7 @@ def interpreter(path: str) -> str:
                 return found[1].decode(errors="replace") if found else ""
             file.seek(0)
             for segment in ELFFile(file).iter_segments("PT_INTERP"):
-                return str(segment.get_interp_name())
+                return str(segment.get_interp_name())  # type: ignore[attr-defined]
     except (OSError, ELFError):
         pass
     return ""

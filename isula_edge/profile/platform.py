@@ -79,10 +79,10 @@ def host_platform() -> Platform:
     profile = load(machine)
     variant = profile.default_variant
     flags = _cpu_flags()
-    for level in profile.levels:
-        if not level.flags <= flags:
+    for step in profile.levels:
+        if not step.flags <= flags:
             break
-        variant = level.name
+        variant = step.name
     return Platform("linux", profile.architecture, variant)
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-
     from isula_edge.sys.process import Identity
     from isula_edge.types import ContainerId
 

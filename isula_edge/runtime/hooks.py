@@ -76,10 +76,10 @@ def lxc_hook(bundle: Bundle, path: str) -> str:
         f'state=$(printf \'%s\' {state} | sed "s/\\"pid\\": PID/\\"pid\\": ${{LXC_PID:-0}}/")',
     ]
     for hook in before:
-        name = shlex.quote(hook["path"])
+        name, log = shlex.quote(hook["path"]), f"{shlex.quote(path)}.err"
         lines += [
-            f"printf '%s' \"$state\" | {shlex.join(_command(hook))} 2>>{shlex.quote(path)}.err",
-            f"code=$?; if [ $code -ne 0 ]; then echo {name} failed with $code >>{shlex.quote(path)}.err; exit $code; fi",
+            f"printf '%s' \"$state\" | {shlex.join(_command(hook))} 2>>{log}",
+            f"code=$?; [ $code = 0 ] || {{ echo {name} failed with $code >>{log}; exit $code; }}",
         ]
     atomic.write(path, ("\n".join(lines) + "\n").encode(), 0o700, durable=False)
     return f"lxc.hook.start-host = {path}\n"

@@ -300,7 +300,8 @@ class Lxc:
                 f"printf '%s\\n' \"$console\" >{shlex.quote(run + '/console')}",
                 f"read -r tty <{shlex.quote(gate)} || exit 1",
                 'exec 4<>"$tty"',
-                f"( read -r _ <{shlex.quote(gate)} || exit 1; exec setsid -c {command} <&4 >&4 2>&4 4<&- ) &",
+                f"( read -r _ <{shlex.quote(gate)} || exit 1",
+                f"exec setsid -c {command} <&4 >&4 2>&4 4<&- ) &",
             ]
         else:
             lines += [

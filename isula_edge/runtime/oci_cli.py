@@ -18,7 +18,6 @@ from isula_edge.runtime.terminal import set_size
 from isula_edge.sys import atomic, process
 
 if TYPE_CHECKING:
-
     from isula_edge.runtime.base import Bundle
     from isula_edge.runtime.supervisor import Supervisor
     from isula_edge.sys.process import Identity, Reaper

@@ -73,12 +73,12 @@ class Events:
             raise errors.InvalidArgument("the time of --until lies before that of --since")
         queue: asyncio.Queue[Event] = asyncio.Queue(_QUEUE)
         if since_ns is not None:
-            for event in self._ring:
-                queue.put_nowait(event)
+            for past in self._ring:
+                queue.put_nowait(past)
         self._streams.add(queue)
         try:
             while True:
-                event = await self._next(queue, until_ns)
+                event: Event | None = await self._next(queue, until_ns)
                 if event is None or (until_ns is not None and event.time_ns > until_ns):
                     return
                 if since_ns is not None and event.time_ns < since_ns:

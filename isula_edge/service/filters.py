@@ -51,53 +51,52 @@ def _labels(wanted: Sequence[str], labels: Mapping[str, str]) -> bool:
 
 def containers(found: Sequence[Container], wanted: Mapping[str, Sequence[str]]) -> list[Container]:
     """Those of ``found`` that match; InvalidArgument for an unknown key or a bad value."""
-    tests: list[Callable[[Container], bool]] = []
-    for key, items in wanted.items():
-        if key == "id":
-            tests.append(
-                lambda c, p=[_pattern(key, v) for v in items]: any(x.match(c.id) for x in p)
-            )  # type: ignore[misc]
-        elif key == "name":
-            tests.append(
-                lambda c, p=[_pattern(key, v) for v in items]: any(x.search(c.name) for x in p)
-            )  # type: ignore[misc]
-        elif key == "label":
-            tests.append(lambda c, v=items: _labels(v, c.settings.labels))  # type: ignore[misc]
-        elif key == "status":
-            for value in items:
-                if value not in _STATES:
-                    raise _bad(key, value)
-            tests.append(lambda c, v={_STATES[i] for i in items}: str(c.state.status) in v)  # type: ignore[misc]
-        else:
-            raise _bad(key, ", ".join(items))
+    tests = [_container_test(key, items) for key, items in wanted.items()]
     return [container for container in found if all(test(container) for test in tests)]
+
+
+def _container_test(key: str, items: Sequence[str]) -> Callable[[Container], bool]:
+    if key in ("id", "name"):
+        patterns = [_pattern(key, value) for value in items]
+        if key == "id":
+            return lambda it: any(pattern.match(it.id) for pattern in patterns)
+        return lambda it: any(pattern.search(it.name) for pattern in patterns)
+    if key == "label":
+        return lambda it: _labels(items, it.settings.labels)
+    if key == "status":
+        for value in items:
+            if value not in _STATES:
+                raise _bad(key, value)
+        states = {_STATES[value] for value in items}
+        return lambda it: str(it.state.status) in states
+    raise _bad(key, ", ".join(items))
 
 
 def images(
     found: Sequence[Image], wanted: Mapping[str, Sequence[str]], store: ImageStore
 ) -> list[Image]:
     """Those of ``found`` that match; InvalidArgument for an unknown key or a bad value."""
-    tests: list[Callable[[Image], bool]] = []
-    for key, items in wanted.items():
-        if key == "dangling":
-            for value in items:
-                if value not in ("true", "false", "1", "0"):
-                    raise _bad(key, value)
-            tests.append(lambda i, v={w in ("true", "1") for w in items}: (not i.names) in v)  # type: ignore[misc]
-        elif key == "label":
-            tests.append(lambda i, v=items: _labels(v, i.run_config.get("Labels") or {}))  # type: ignore[misc]
-        elif key in ("before", "since"):
-            times = [store.get(value).created_ns for value in items]
-            tests.append(
-                lambda i, t=times, k=key: any(  # type: ignore[misc]
-                    i.created_ns < at if k == "before" else i.created_ns > at for at in t
-                )
-            )
-        elif key == "reference":
-            tests.append(lambda i, v=items: any(_reference(i, pattern) for pattern in v))  # type: ignore[misc]
-        else:
-            raise _bad(key, ", ".join(items))
+    tests = [_image_test(key, items, store) for key, items in wanted.items()]
     return [image for image in found if all(test(image) for test in tests)]
+
+
+def _image_test(key: str, items: Sequence[str], store: ImageStore) -> Callable[[Image], bool]:
+    if key == "dangling":
+        for value in items:
+            if value not in ("true", "false", "1", "0"):
+                raise _bad(key, value)
+        answers = {value in ("true", "1") for value in items}
+        return lambda it: (not it.names) in answers
+    if key == "label":
+        return lambda it: _labels(items, it.run_config.get("Labels") or {})
+    if key in ("before", "since"):
+        times = [store.get(value).created_ns for value in items]
+        if key == "before":
+            return lambda it: any(it.created_ns < at for at in times)
+        return lambda it: any(it.created_ns > at for at in times)
+    if key == "reference":
+        return lambda it: any(_reference(it, pattern) for pattern in items)
+    raise _bad(key, ", ".join(items))
 
 
 def _reference(image: Image, pattern: str) -> bool:

@@ -15,7 +15,7 @@ from isula_edge.service.worker import run_worker
 from isula_edge.sys import atomic
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from isula_edge.container.table import Table
     from isula_edge.image.store import Image, ImageStore
@@ -32,9 +32,10 @@ _log = logging.getLogger(__name__)
 class _Pull:
     """A pull in progress and who listens to it."""
 
+    task: asyncio.Task[dict[str, Any]]
+
     def __init__(self) -> None:
         self.listeners: list[asyncio.Queue[dict[str, Any]]] = []
-        self.task: asyncio.Task[dict[str, Any]] | None = None
         self.last: dict[str, dict[str, Any]] = {}
 
 
@@ -84,7 +85,6 @@ class Images:
             queue.put_nowait(item)
         shared.listeners.append(queue)
         task = shared.task
-        assert task is not None
         try:
             while not task.done() or not queue.empty():
                 getter = asyncio.ensure_future(queue.get())
@@ -233,7 +233,7 @@ class Images:
             await asyncio.to_thread(self.store.untag, image, name)
             self._events.image("remove", name)
             return {"removed": ref, "deleted": False}
-        users = self._table.uses().get(image.id, [])  # type: ignore[call-overload]
+        users = self._table.uses().get(image.id, [])
         if users or self._busy(image):
             holder = users[0].id if users else "a container that is being created"
             raise errors.FailedPrecondition(
@@ -291,7 +291,7 @@ def _readable(path: str) -> str:
         found = os.stat(path)
     except OSError as error:
         raise errors.NotFound(f"{path}: {error.strerror}", kind="file", ref=path) from error
-    if os.path.isdir(path) or found.st_size == 0 and os.path.isfile(path):
+    if os.path.isdir(path) or (found.st_size == 0 and os.path.isfile(path)):
         word = "is a directory" if os.path.isdir(path) else "is empty"
         raise errors.InvalidArgument(f"{path} {word}", kind="file", ref=path)
     return path

@@ -210,9 +210,7 @@ class Reaper:
                 in_w = -1
             try:
                 async with asyncio.timeout(timeout_s):
-                    out, err, code = await asyncio.gather(
-                        _drain(out_r), _drain(err_r), future
-                    )
+                    out, err, code = await asyncio.gather(_drain(out_r), _drain(err_r), future)
             except TimeoutError:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)

@@ -157,9 +157,7 @@ def inotify_init() -> int:
 
 def inotify_add_watch(fd: int, path: str, mask: int) -> int:
     """A watch descriptor for ``path``."""
-    return _check(
-        _libc.inotify_add_watch(fd, os.fsencode(path), mask), "inotify_add_watch", path
-    )
+    return _check(_libc.inotify_add_watch(fd, os.fsencode(path), mask), "inotify_add_watch", path)
 
 
 def inotify_rm_watch(fd: int, watch: int) -> None:

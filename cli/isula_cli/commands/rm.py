@@ -27,6 +27,4 @@ def run(ctx: Context, options: dict[str, Any], args: list[str]) -> int:
     volumes = bool(options.get("volumes"))
     audit("rm", args)
     remove = ctx.client.remove
-    return for_each(
-        ctx, args, lambda name: remove(name, force=force, volumes=volumes), echo="%s\n"
-    )
+    return for_each(ctx, args, lambda name: remove(name, force=force, volumes=volumes), echo="%s\n")

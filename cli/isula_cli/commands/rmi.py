@@ -22,6 +22,4 @@ def run(ctx: Context, options: dict[str, Any], args: list[str]) -> int:
     """Remove each image, or its name."""
     force = bool(options.get("force"))
     remove = ctx.client.remove_image
-    return for_each(
-        ctx, args, lambda name: remove(name, force=force), echo='Image "%s" removed\n'
-    )
+    return for_each(ctx, args, lambda name: remove(name, force=force), echo='Image "%s" removed\n')

@@ -29,6 +29,4 @@ def run(ctx: Context, options: dict[str, Any], args: list[str]) -> int:
         seconds = max(seconds, -1)
     audit("stop", args)
     stop = ctx.client.stop
-    return for_each(
-        ctx, args, lambda name: stop(name, timeout_s=seconds, force=force), echo="%s\n"
-    )
+    return for_each(ctx, args, lambda name: stop(name, timeout_s=seconds, force=force), echo="%s\n")

@@ -24,8 +24,8 @@ def run(ctx: Context, options: dict[str, Any], args: list[str]) -> int:
     server = ctx.client.version()
     text = "\n" + _part("Server", server["version"], server["commit"], server.get("built", ""))
     oci = server.get("oci") or {}
-    text += "\nOCI config:\n"
-    text += f"  Version:\t{oci.get('version', '')}\n  Default file:\t{oci.get('default_file', '')}\n"
+    text += f"\nOCI config:\n  Version:\t{oci.get('version', '')}\n"
+    text += f"  Default file:\t{oci.get('default_file', '')}\n"
     ctx.out(text)
     return 0
 

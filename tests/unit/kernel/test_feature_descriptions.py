@@ -10,8 +10,8 @@ import pytest
 
 from isula_edge import errors, kernel
 from isula_edge.kernel import Need, State, features
-from isula_edge.sys import data
 from isula_edge.kernel.report import markdown, render
+from isula_edge.sys import data
 
 if TYPE_CHECKING:
     from pathlib import Path
