@@ -30,7 +30,6 @@ def container_object(engine: Engine, container: Container) -> dict[str, Any]:
     """Everything about a container."""
     settings, state = container.settings, container.state
     folder = engine.table.dir(container)
-    image = container.image_config
     status = state.status
     return {
         "Id": container.id,
@@ -73,30 +72,35 @@ def container_object(engine: Engine, container: Container) -> dict[str, Any]:
             "Data": engine.life.rootfs_data(container),
         },
         "Mounts": _mounts(settings),
-        "Config": {
-            "Hostname": engine.bundles.hostname(container),
-            "User": settings.user or image.get("User") or "",
-            "Env": [*(image.get("Env") or ()), *settings.env],
-            "Tty": settings.tty,
-            "OpenStdin": settings.interactive,
-            "Cmd": container.args,
-            "Entrypoint": image.get("Entrypoint")
-            if settings.entrypoint is None
-            else [settings.entrypoint],
-            "Labels": {**(image.get("Labels") or {}), **settings.labels},
-            "Volumes": image.get("Volumes"),
-            "Annotations": settings.annotations,
-            "WorkingDir": settings.workdir or image.get("WorkingDir") or "",
-            "ExposedPorts": image.get("ExposedPorts"),
-            "Image": container.image,
-            "ImageRef": container.image_id,
-            "StopSignal": settings.stop_signal or image.get("StopSignal") or "SIGTERM",
-        },
+        "Config": _config(engine, container),
         "NetworkSettings": {
             "NetworkMode": settings.net or "none",
             "SandboxKey": f"/proc/{state.pid}/ns/net" if state.pid else "",
             "Networks": {},
         },
+    }
+
+
+def _config(engine: Engine, container: Container) -> dict[str, Any]:
+    settings, image = container.settings, container.image_config
+    return {
+        "Hostname": engine.bundles.hostname(container),
+        "User": settings.user or image.get("User") or "",
+        "Env": [*(image.get("Env") or ()), *settings.env],
+        "Tty": settings.tty,
+        "OpenStdin": settings.interactive,
+        "Cmd": container.args,
+        "Entrypoint": image.get("Entrypoint")
+        if settings.entrypoint is None
+        else [settings.entrypoint],
+        "Labels": {**(image.get("Labels") or {}), **settings.labels},
+        "Volumes": image.get("Volumes"),
+        "Annotations": settings.annotations,
+        "WorkingDir": settings.workdir or image.get("WorkingDir") or "",
+        "ExposedPorts": image.get("ExposedPorts"),
+        "Image": container.image,
+        "ImageRef": container.image_id,
+        "StopSignal": settings.stop_signal or image.get("StopSignal") or "SIGTERM",
     }
 
 
