@@ -1,16 +1,21 @@
-"""What a machine cannot do is skipped, and the reason is said."""
+"""What a machine cannot do is skipped, and the reason is said; engines for the tests."""
 
 from __future__ import annotations
 
 import glob
 import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.rig import Engine
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
 
 def _lacks() -> dict[str, str]:
@@ -33,3 +38,57 @@ def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
     for item in items:
         for name in lacks.keys() & {mark.name for mark in item.iter_markers()}:
             item.add_marker(pytest.mark.skip(reason=lacks[name]))
+
+
+@pytest.fixture(scope="session")
+def images() -> Path:
+    """Folder of the busybox images that ci/images makes: oci/, oci.tar, docker.tar."""
+    folder = Path(__file__).parents[1] / "build" / "images"
+    folder.mkdir(parents=True, exist_ok=True)
+    subprocess.run([sys.executable, "ci/images", str(folder)], check=True, cwd=folder.parents[1])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_engine(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Iterator[Engine]:
+    """An engine with busybox:latest, for tests that leave images and engine alone."""
+    engine = Engine(tmp_path_factory.mktemp("engine"))
+    try:
+        engine.start()
+        engine.ok("load", "-i", str(images / "docker.tar"))
+        yield engine
+    finally:
+        engine.close()
+
+
+@pytest.fixture
+def engine(shared_engine: Engine) -> Iterator[Engine]:
+    """The shared engine; containers that a test leaves are removed after it."""
+    yield shared_engine
+    shared_engine.remove_containers()
+
+
+@pytest.fixture(params=["lxc", "runc"])
+def runtime(request: pytest.FixtureRequest) -> str:
+    """Each runtime that every machine has."""
+    return str(request.param)
+
+
+@pytest.fixture
+def make_engine(tmp_path: Path, images: Path) -> Iterator[Callable[..., Engine]]:
+    """Makes started engines of a test's own: ``make_engine(*flags, load=True, **options)``."""
+    made: list[Engine] = []
+
+    def make(*args: str, load: bool = True, **options: object) -> Engine:
+        engine = Engine(tmp_path / f"engine{len(made)}", *args, **options)  # type: ignore[arg-type]
+        made.append(engine)
+        engine.start()
+        if load:
+            engine.ok("load", "-i", str(images / "docker.tar"))
+        return engine
+
+    try:
+        yield make
+    finally:
+        for engine in made:
+            engine.close()

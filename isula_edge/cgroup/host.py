@@ -64,6 +64,16 @@ class Host:
         except (OSError, KeyError):
             return ""
 
+    def oom_file(self, group: str) -> str:
+        """The file that counts the OOM killer's visits to ``group``, or ''.
+
+        memory.events, or memory.oom_control of version 1, which counts since Linux 4.13.
+        """
+        if not self.has("memory"):
+            return ""
+        name = "memory.events" if self.version == "2" else "memory.oom_control"
+        return self.path("memory", group, name)
+
     def freeze(self, group: str, frozen: bool) -> None:
         """Freezes or thaws (v1 freezer, or cgroup.freeze of Linux 5.2)."""
         if self.version == "2":

@@ -262,7 +262,7 @@ class Life:
         runtime = self.runtime(container.runtime)
         code = runtime.exit_code(bundle)
         state = container.state
-        state.oom_killed = self._oom(container)
+        state.oom_killed = self._oom(container, bundle)
         with contextlib.suppress(errors.EngineError, OSError):
             await runtime.delete(bundle)
         for problem in await run_hooks(bundle, "poststop", "stopped", 0, self._reaper):
@@ -287,11 +287,16 @@ class Life:
             with contextlib.suppress(errors.EngineError):
                 await self.remove(container, force=False)
 
-    def _oom(self, container: Container) -> bool:
-        group = self._bundles.cgroup(container)
-        text = self._cgroups.read("memory", group, "memory.events")
-        counts = [line for line in text.splitlines() if line.startswith("oom_kill ")]
-        return any(line != "oom_kill 0" for line in counts)
+    def _oom(self, container: Container, bundle: Bundle) -> bool:
+        """Whether the OOM killer was there: by the cgroup, or the copy that a runtime left."""
+        for path in (
+            self._cgroups.oom_file(self._bundles.cgroup(container)),
+            bundle.run_dir + "/oom",
+        ):
+            with contextlib.suppress(OSError), open(path, encoding="ascii") as file:
+                counts = [line for line in file if line.startswith("oom_kill ")]
+                return any(line.strip() != "oom_kill 0" for line in counts)
+        return False
 
     # stop and kill
 

@@ -47,7 +47,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("--help", action="help", help="show this text")
     add("-V", "--version", action="version", version=f"Version {VERSION}")
-    add("--config", metavar="FILE", help=f"settings ({DEFAULT_FILE})")
+    add("--config", metavar="FILE", type=os.path.abspath, help=f"settings ({DEFAULT_FILE})")
     add("--validate", action="store_true", help="check the settings and exit")
     add("-H", "--host", action="append", metavar="ADDRESS", help=f"socket ({_DEFAULT_HOST})")
     for flag, key, text in (

@@ -110,6 +110,8 @@ class _Daemon:
         engine = None
         try:
             engine = self._engine = await Engine.open(self._config.engine)
+            # supervisors leave a file "oom" where they are started
+            os.chdir(self._config.engine.state)
             server = Server(lambda *request: methods.call(engine, *request))
             for sock in listening:
                 await server.listen(sock)

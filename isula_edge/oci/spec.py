@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
 from dataclasses import dataclass, field
@@ -75,13 +76,14 @@ def build(settings: Settings, subject: Subject) -> dict[str, Any]:
     """The document for a container (OCI runtime-spec 1.0.2)."""
     spec: dict[str, Any] = {
         "ociVersion": OCI_RUNTIME_SPEC,
-        "hostname": subject.hostname,
         "process": _process(settings, subject),
         "root": {"path": subject.rootfs, "readonly": settings.read_only},
         "mounts": _mounts(settings, subject),
         "annotations": dict(settings.annotations),
         "linux": _linux(settings, subject),
     }
+    if subject.namespaces.get("uts") == "":
+        spec["hostname"] = subject.hostname
     if settings.hooks:
         spec["hooks"] = settings.hooks
     return spec
@@ -152,10 +154,12 @@ def _mounts(settings: Settings, subject: Subject) -> list[dict[str, Any]]:
         ),
         _mount("/sys", "sysfs", "sysfs", [*hidden, writable]),
         _mount("/sys/fs/cgroup", "cgroup", "cgroup", [*hidden, "relatime", writable]),
-        _mount("/dev/mqueue", "mqueue", "mqueue", hidden),
     ]
-    if subject.namespaces.get("ipc") is None:
-        found[-1] = _mount("/dev/mqueue", "bind", "/dev/mqueue", ["rbind", *hidden])
+    if subject.namespaces.get("ipc") is not None:
+        if _has_queues():
+            found.append(_mount("/dev/mqueue", "mqueue", "mqueue", hidden))
+    elif os.path.isdir("/dev/mqueue"):
+        found.append(_mount("/dev/mqueue", "bind", "/dev/mqueue", ["rbind", *hidden]))
     shm = subject.shm_path
     if shm:
         found.append(_mount("/dev/shm", "bind", shm, ["rbind", "rprivate", *hidden]))
@@ -316,6 +320,13 @@ def _devices(settings: Settings) -> list[dict[str, Any]]:
                 }
             )
     return devices
+
+
+@functools.cache
+def _has_queues() -> bool:
+    """Whether the kernel has POSIX message queues (CONFIG_POSIX_MQUEUE)."""
+    with open("/proc/filesystems", encoding="ascii") as file:
+        return any(line.split()[-1] == "mqueue" for line in file)
 
 
 def hard_limits() -> dict[str, int]:

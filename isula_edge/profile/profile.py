@@ -43,6 +43,7 @@ class Profile:
     seccomp_allow: tuple[str, ...]
     small_memory: int
     small_concurrent_downloads: int
+    default_runtime: str
 
 
 def _read(path: str) -> dict[str, Any]:
@@ -67,6 +68,7 @@ def _profile(name: str, data: dict[str, Any]) -> Profile:
         tuple(seccomp["allow"].split()),
         int(limits["small_memory"]),
         int(limits["small_concurrent_downloads"]),
+        data["runtime"]["default"],
     )
 
 

@@ -21,9 +21,8 @@ import tty
 from typing import TYPE_CHECKING
 
 from isula_edge import errors, wire
-from isula_edge.runtime import ctty, lxc_config, lxc_log
+from isula_edge.runtime import ctty, lxc_config, lxc_hooks, lxc_log
 from isula_edge.runtime.base import ExecProcess, ExecSpec, Started
-from isula_edge.runtime.hooks import lxc_hook
 from isula_edge.runtime.supervisor import exit_file
 from isula_edge.runtime.terminal import open_pty, pty_in
 from isula_edge.sys import atomic, paths, process, syscalls
@@ -81,7 +80,7 @@ class Lxc:
             monitor_cgroup=_MONITOR_CGROUP,
             seccomp_path=seccomp,
         )
-        text = config.text + lxc_hook(bundle, f"{run}/hooks")
+        text = config.text + lxc_hooks.lines(bundle, self._cgroups)
         if bundle.terminal:
             helper = ctty.install(self._libexec, os.uname().machine)
             text += lxc_config.mount_entry(helper, ctty.PATH, ("bind", "ro", "create=file"))
@@ -159,8 +158,9 @@ class Lxc:
             await changed.wait()
 
     def _failure(self, bundle: Bundle, text: str) -> errors.EngineError:
+        reason = lxc_hooks.problem(bundle) or text or "no reason given"
         return errors.Internal(
-            f"runtime lxc could not start container {bundle.name}: {text or 'no reason given'}",
+            f"runtime lxc could not start container {bundle.name}: {reason}",
             kind="container",
             ref=bundle.id,
             hint=f"see {bundle.run_dir}/lxc.log",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from isula_edge.runtime.base import Bundle
 
-__all__ = ["LxcConfig", "build", "fstab_escape", "item", "mount_entry"]
+__all__ = ["LxcConfig", "build", "fstab_escape", "is_shared", "item", "mount_entry"]
 
 _NAMESPACES = {
     "pid": "pid",
@@ -85,9 +85,6 @@ def build(bundle: Bundle, *, version: str, monitor_cgroup: str, seccomp_path: st
     lines += _mounts(spec, linux)
     lines += _cgroups(bundle, linux, version, monitor_cgroup)
     lines += _process(process, inherited)
-    lines += [
-        item(f"lxc.sysctl.{key}", str(value)) for key, value in (linux.get("sysctl") or {}).items()
-    ]
     if linux.get("seccomp"):
         lines.append(item("lxc.seccomp.profile", seccomp_path))
     lines += _identity_maps(linux)
@@ -170,7 +167,7 @@ def _mounts(spec: Mapping[str, Any], linux: Mapping[str, Any]) -> Iterator[str]:
             auto.append(f"{_AUTO[kind]}:{'ro' if read_only else 'rw'}")
         elif kind in ("cgroup", "cgroup2") and target == "/sys/fs/cgroup":
             auto.append(f"cgroup:{'ro' if read_only else 'rw'}:force")
-        else:
+        elif not is_shared(mount):
             bind = kind == "bind" or "bind" in options or "rbind" in options
             if bind and not {"bind", "rbind"} & set(options):
                 options.insert(0, "rbind")
@@ -195,6 +192,11 @@ def _mounts(spec: Mapping[str, Any], linux: Mapping[str, Any]) -> Iterator[str]:
             yield _entry("tmpfs", path, "tmpfs", ("ro", "size=0k", "optional"))
         else:
             yield _entry("/dev/null", path, "none", ("bind", "optional"))
+
+
+def is_shared(mount: Mapping[str, Any]) -> bool:
+    """Whether mounts made inside are to be seen on the host, which LXC itself cannot do."""
+    return bool({"shared", "rshared"} & set(mount.get("options") or ()))
 
 
 def _create(mount: Mapping[str, Any]) -> Iterator[str]:

@@ -11,6 +11,7 @@ import fcntl
 import logging
 import os
 import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from isula_edge import errors, kernel, profile
@@ -59,11 +60,11 @@ class Engine:
     """
 
     def __init__(self, config: EngineConfig) -> None:
-        self.config = config
+        self.profile = profile.load()
+        self.config = _fitted(config, self.profile)
         self.warnings: list[str] = []
         self._tasks: set[asyncio.Task[Any]] = set()
         self._lock = _lock(config.graph)
-        self.profile = profile.load()
         self.platforms = Platforms()
         self.features = kernel.probe()
         self.cgroups = _cgroup_host()
@@ -77,7 +78,9 @@ class Engine:
         self.watcher = Watcher()
         self._open_stores()
         self.runtimes = self._drivers()
-        self.default_runtime = self.runtime_name(config.default_runtime or "lxc")
+        self.default_runtime = self.runtime_name(
+            config.default_runtime or self.profile.default_runtime
+        )
         self.bundles = Bundles(self.table, config.state, config.cgroup_parent, self._seccomp_filter)
         self.life = Life(
             self.table,
@@ -146,7 +149,7 @@ class Engine:
         store = ImageStore(config.graph)
         store.load()
         self._sweep(store)
-        self.images = Images(config, store, self.layers, self.table, self.reaper, self.events)
+        self.images = Images(self.config, store, self.layers, self.table, self.reaper, self.events)
         _empty(self.images.tmpdir)
 
     def _tried(self, overlay: str) -> str | None:
@@ -267,6 +270,14 @@ def _lock(graph: str) -> int:
             hint="stop it, or give this one another --graph, --state and --host",
         ) from None
     return fd
+
+
+def _fitted(config: EngineConfig, arch: profile.Profile) -> EngineConfig:
+    """``config`` with what the profile says for a machine of little memory."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if config.max_concurrent_downloads or memory >= arch.small_memory:
+        return config
+    return replace(config, max_concurrent_downloads=arch.small_concurrent_downloads)
 
 
 def _cgroup_host() -> Host:

@@ -32,9 +32,12 @@ __all__ = [
     "inotify_init",
     "inotify_rm_watch",
     "mount",
+    "move_mount",
+    "open_tree",
     "openat2",
     "prctl",
     "set_child_subreaper",
+    "setns",
     "syncfs",
     "umount",
     "unshare",
@@ -65,6 +68,14 @@ PR_SET_CHILD_SUBREAPER = 36
 RESOLVE_IN_ROOT = 0x10
 """openat2(2), Linux 5.6."""
 
+AT_FDCWD = -100
+AT_RECURSIVE = 0x8000
+OPEN_TREE_CLONE = 1
+MOVE_MOUNT_F_EMPTY_PATH = 4
+MOVE_MOUNT_T_SYMLINKS = 0x10
+
+_NR_OPEN_TREE = 428
+_NR_MOVE_MOUNT = 429
 _NR_OPENAT2 = 437
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -148,6 +159,35 @@ def openat2(dir_fd: int, path: str, flags: int, resolve: int) -> int:
         ctypes.c_size_t(ctypes.sizeof(how)),
     )
     return _check(result, "openat2", path)
+
+
+def open_tree(path: str) -> int:
+    """open_tree(2), Linux 5.2: a detached copy of the mounts at and below ``path``."""
+    result = _libc.syscall(
+        ctypes.c_long(_NR_OPEN_TREE),
+        ctypes.c_int(AT_FDCWD),
+        ctypes.c_char_p(os.fsencode(path)),
+        ctypes.c_uint(OPEN_TREE_CLONE | AT_RECURSIVE | os.O_CLOEXEC),
+    )
+    return _check(result, "open_tree", path)
+
+
+def move_mount(fd: int, target: str) -> None:
+    """move_mount(2), Linux 5.2: attaches a detached mount at ``target``."""
+    result = _libc.syscall(
+        ctypes.c_long(_NR_MOVE_MOUNT),
+        ctypes.c_int(fd),
+        ctypes.c_char_p(b""),
+        ctypes.c_int(AT_FDCWD),
+        ctypes.c_char_p(os.fsencode(target)),
+        ctypes.c_uint(MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_SYMLINKS),
+    )
+    _check(result, "move_mount", target)
+
+
+def setns(fd: int, kind: int) -> None:
+    """setns(2), Linux 3.0: the calling process enters the namespace of ``fd``."""
+    _check(_libc.setns(fd, kind), "setns")
 
 
 def inotify_init() -> int:

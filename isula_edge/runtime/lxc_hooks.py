@@ -1,0 +1,163 @@
+"""What LXC does only by hooks: OCI hooks, sysctls, device nodes, a last look at the OOM killer.
+
+LXC's hooks in the order in which they run, and what each is used for:
+
+- ``start-host``: on the host, once the container is set up: mounts with shared propagation,
+  OCI prestart and createRuntime;
+- ``pre-mount``: in the container's namespaces with the host's files: sysctls, since LXC
+  itself would write them when /proc/sys is read-only already;
+- ``mount``: the same, with everything mounted: OCI createContainer;
+- ``autodev``: with /dev made: device nodes of linux.devices;
+- ``start``: in the container: OCI startContainer;
+- ``stop``: on the host, while the cgroup still exists: whether the OOM killer was there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import sys
+from typing import TYPE_CHECKING, Any
+
+from isula_edge.runtime import hooks
+from isula_edge.runtime.lxc_config import is_shared, item
+from isula_edge.sys import atomic, paths
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from isula_edge.cgroup import Host
+    from isula_edge.runtime.base import Bundle
+
+__all__ = ["lines", "problem"]
+
+_BEFORE = ("prestart", "createRuntime")
+_KINDS = {"c": "c", "u": "c", "b": "b", "p": "p"}
+
+
+def lines(bundle: Bundle, cgroups: Host) -> str:
+    """Configuration lines for all hooks; their scripts are written into the run directory."""
+    found = []
+    for name, body in (
+        ("start-host", _before(bundle)),
+        ("pre-mount", _sysctls(bundle)),
+        ("mount", _inside(bundle)),
+        ("autodev", _devices(bundle)),
+        ("stop", _memory(bundle, cgroups)),
+    ):
+        text = "\n".join(body)
+        if text:
+            path = f"{bundle.run_dir}/hook-{name}"
+            head = f"#!/bin/sh\nexec 2>>{shlex.quote(_log(bundle))}\n"
+            atomic.write(path, f"{head}{text}\n".encode(), 0o700, durable=False)
+            found.append(f"lxc.hook.{name} = {path}\n")
+    # LXC appends words of its own to the line, which a comment takes away
+    for hook in hooks.listed(bundle, "startContainer"):
+        state = shlex.quote(hooks.state(bundle, "created", "1"))
+        words = shlex.join([*(hook.get("env") or ()), hook["path"], *_arguments(hook)])
+        found.append(item("lxc.hook.start", f"printf %s {state} | {words} #") + "\n")
+    return "".join(found)
+
+
+def problem(bundle: Bundle) -> str:
+    """The last words of a hook that failed, or ''."""
+    with (
+        contextlib.suppress(OSError),
+        open(_log(bundle), encoding="utf-8", errors="replace") as file,
+    ):
+        found = file.read(1 << 16).split("\n")
+        return next((line for line in reversed(found) if line), "")
+    return ""
+
+
+def _log(bundle: Bundle) -> str:
+    return f"{bundle.run_dir}/hooks.err"
+
+
+def _arguments(hook: dict[str, Any]) -> list[str]:
+    return list(hook.get("args") or ())[1:]
+
+
+def _run(listed: Iterable[dict[str, Any]]) -> Iterator[str]:
+    for hook in listed:
+        command, name = shlex.join(hooks.command(hook)), shlex.quote(hook["path"])
+        yield f'printf %s "$state" | {command}'
+        yield f"code=$?; [ $code = 0 ] || {{ echo hook {name} failed with $code >&2; exit $code; }}"
+
+
+def _before(bundle: Bundle) -> Iterator[str]:
+    shared = [mount for mount in bundle.spec.get("mounts") or () if is_shared(mount)]
+    if shared:
+        words = [sys.executable, "-IS", "-c", _attach_code()]
+        tail = [word for mount in shared for word in _shared_words(mount)]
+        yield f'{shlex.join(words)} "$LXC_PID" {shlex.join(tail)} || exit 1'
+    listed = hooks.listed(bundle, *_BEFORE)
+    if listed:
+        state = shlex.quote(hooks.state(bundle, "created", "PID"))
+        yield f'state=$(printf %s {state} | sed "s/\\"pid\\": PID/\\"pid\\": ${{LXC_PID:-0}}/")'
+        yield from _run(listed)
+
+
+def _attach_code() -> str:
+    path = [entry for entry in sys.path if entry]
+    return (
+        f"import sys;sys.path[:0]={path!r};"
+        "from isula_edge.runtime.lxc_shared import main;sys.exit(main(sys.argv[1:]))"
+    )
+
+
+def _shared_words(mount: dict[str, Any]) -> tuple[str, str, str]:
+    flag = "ro" if "ro" in mount["options"] else "rw"
+    return mount["source"], mount["destination"], flag
+
+
+def _inside(bundle: Bundle) -> Iterator[str]:
+    listed = hooks.listed(bundle, "createContainer")
+    if listed:
+        yield f"state={shlex.quote(hooks.state(bundle, 'created', '1'))}"
+        yield from _run(listed)
+
+
+def _sysctls(bundle: Bundle) -> Iterator[str]:
+    for key, value in ((bundle.spec.get("linux") or {}).get("sysctl") or {}).items():
+        file = shlex.quote("/proc/sys/" + key.replace(".", "/"))
+        text = shlex.quote(str(value))
+        sorry = shlex.quote(f"sysctl {key}={value} is refused by the kernel")
+        yield f"printf %s {text} 2>/dev/null >{file} || {{ echo {sorry} >&2; exit 1; }}"
+
+
+def _devices(bundle: Bundle) -> Iterator[str]:
+    found = (bundle.spec.get("linux") or {}).get("devices") or ()
+    if not found:
+        return
+    yield "umask 0"
+    yield (
+        'node() { rm -f "$1"; if [ "$2" = p ]; then mknod -m "$5" "$1" p; '
+        'else mknod -m "$5" "$1" "$2" "$3" "$4"; fi && '
+        '{ [ "$6:$7" = 0:0 ] || chown "$6:$7" "$1"; } || exit 1; }'
+    )
+    for device in found:
+        path = device["path"]
+        if path.startswith("/dev/"):
+            # a tmpfs of LXC's that holds nothing of the image's
+            yield f'mkdir -p -m 755 "$LXC_ROOTFS_MOUNT"{shlex.quote(os.path.dirname(path))}'
+        else:
+            root = bundle.spec["root"]["path"]
+            path = paths.ensure_target(root, path, directory=False)[len(root) :]
+        words = [
+            _KINDS[device["type"]],
+            *(str(device.get(key, 0)) for key in ("major", "minor")),
+            f"{device.get('fileMode', 0o666):o}",
+            *(str(device.get(key) or 0) for key in ("uid", "gid")),
+        ]
+        yield f'node "$LXC_ROOTFS_MOUNT"{shlex.quote(path)} {" ".join(words)}'
+
+
+def _memory(bundle: Bundle, cgroups: Host) -> Iterator[str]:
+    """For a container with a limit; LXC removes the cgroup before anybody else could look."""
+    linux = bundle.spec.get("linux") or {}
+    group = (linux.get("cgroupsPath") or bundle.cgroup).strip("/")
+    file = cgroups.oom_file(group)
+    if file and ((linux.get("resources") or {}).get("memory") or {}).get("limit"):
+        yield f"cat {shlex.quote(file)} >{shlex.quote(bundle.run_dir)}/oom 2>/dev/null; exit 0"

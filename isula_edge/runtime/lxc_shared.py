@@ -1,0 +1,51 @@
+"""Mounts with shared propagation for LXC, which makes every mount of the host a slave first.
+
+A short-lived program, run by LXC on the host when the container's root is complete: it
+clones the source in the host's mount namespace (open_tree(2)) and attaches the clone, still
+a peer of the host's mount, inside the container's (move_mount(2)).  Both are of Linux 5.2.
+Paths of the target are resolved by the container's root.
+
+Arguments: pid of the container's init, then SOURCE TARGET ro|rw for each mount.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from isula_edge.sys import syscalls
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["main"]
+
+
+def main(words: Sequence[str]) -> int:
+    """Attaches the mounts: the exit status, with one line on standard error for a failure."""
+    try:
+        pid = int(words[0])
+        clones = [
+            (syscalls.open_tree(words[at]), words[at + 1], words[at + 2] == "ro")
+            for at in range(1, len(words), 3)
+        ]
+        root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        namespace = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        syscalls.setns(namespace, syscalls.CLONE_NEWNS)
+        os.fchdir(root)
+        os.chroot(".")
+        os.chdir("/")
+        for clone, target, read_only in clones:
+            syscalls.move_mount(clone, target)
+            if read_only:
+                flags = syscalls.MS_REMOUNT | syscalls.MS_BIND | syscalls.MS_RDONLY
+                syscalls.mount("", target, "", flags)
+    except OSError as error:
+        print(f"shared mount: {error}", file=sys.stderr)  # noqa: T201  # LXC keeps it
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
