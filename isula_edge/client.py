@@ -212,6 +212,15 @@ class Client:
         if self.busy:
             raise RuntimeError("the client's connection has a request in progress")
         frame = wire.pack({"m": method, "p": dict(params or {})})
+        if len(frame) - 4 > wire.MAX_REQUEST:
+            from isula_edge.errors import InvalidArgument
+
+            raise InvalidArgument(
+                f"the request has {len(frame)} bytes, the limit is {wire.MAX_REQUEST}",
+                kind="request",
+                ref=method,
+                hint="give fewer or shorter options (environment files, labels, profiles)",
+            )
         try:
             if self._socket is None:
                 self._connect()
@@ -271,6 +280,8 @@ class Client:
         try:
             frame = wire.decode(payload)
             ((kind, value),) = frame.items()
+            if kind in _ENDS and not isinstance(value, dict):
+                raise ValueError(f"{kind} is no map")
         except (ValueError, AttributeError) as error:
             self._fail(error)
         return kind, value

@@ -41,8 +41,8 @@ __all__ = [
     "pack",
 ]
 
-from typing import TYPE_CHECKING
-
+# the client imports this at every start: no module that is not needed
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 

@@ -179,6 +179,12 @@ class Engine:
         assert isinstance(found[0], dict)
         return found[0]
 
+    def image(self, ref: str) -> dict[str, Any]:
+        """What ``isula inspect`` shows of an image."""
+        image = self.inspect(ref)["image"]
+        assert isinstance(image, dict)
+        return image
+
     def state_of(self, ref: str) -> dict[str, Any]:
         """The State part of ``isula inspect``."""
         state = self.inspect(ref)["State"]

@@ -52,5 +52,5 @@ def _relay(
         stdin=params["stdin"],
         tty=tty,
         keys=options.get("detach-keys", ""),
-        proxy=bool(options.get("sig-proxy")),
+        proxy=bool(options.get("sig-proxy", True)),
     )

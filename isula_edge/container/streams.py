@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import array
 import asyncio
 import contextlib
+import fcntl
 import os
 import signal
+import termios
 from typing import TYPE_CHECKING, Any, Protocol
 
 from isula_edge.runtime.supervisor import STDERR, STDOUT, Supervisor, resize
@@ -14,7 +17,7 @@ from isula_edge.sys import process
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from isula_edge.runtime.base import Bundle, ExecProcess
     from isula_edge.sys.process import Identity
@@ -64,20 +67,17 @@ class Attachment:
         """Copies until the supervisor closes (the container ended) or the client leaves."""
         loop = asyncio.get_running_loop()
         feeder = asyncio.create_task(self._feed(session, stdin, deliver))
+        receive = asyncio.create_task(self._receive(session, loop))
         try:
-            receive = asyncio.create_task(self._receive(session, loop))
             await asyncio.wait({receive, feeder}, return_when=asyncio.FIRST_COMPLETED)
-            if not receive.done() and feeder.done() and not feeder.result():
-                # only input ended, the client still listens
-                await receive
-            elif not receive.done():
-                receive.cancel()
-            with contextlib.suppress(asyncio.CancelledError, ConnectionError):
-                await receive
+            for task in (receive, feeder):
+                if task.done():
+                    task.result()
         finally:
+            receive.cancel()
             feeder.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await feeder
+            # the loop may not watch the socket any more when its number is given away
+            await asyncio.gather(receive, feeder, return_exceptions=True)
             self.close()
 
     async def _receive(self, session: Session, loop: asyncio.AbstractEventLoop) -> None:
@@ -95,8 +95,8 @@ class Attachment:
 
     async def _feed(
         self, session: Session, stdin: bool, deliver: Callable[[int], None] | None
-    ) -> bool:
-        """Copies the client's input; True when the client is gone."""
+    ) -> None:
+        """Copies the client's input until the client is gone."""
         import socket
 
         loop = asyncio.get_running_loop()
@@ -112,7 +112,6 @@ class Attachment:
                 resize(self._bundle, *value)
             elif kind == "signal" and deliver is not None and isinstance(value, int):
                 deliver(value)
-        return True
 
 
 async def relay_exec(
@@ -122,8 +121,8 @@ async def relay_exec(
 
     A client that leaves ends the copying; the process then gets end of file or SIGPIPE.
     """
-    readers = [
-        asyncio.create_task(_copy(fd, send))
+    copies = [
+        _Copy(fd, send)
         for fd, send in (
             (running.master, session.out),
             (running.stdout, session.out),
@@ -131,6 +130,7 @@ async def relay_exec(
         )
         if fd >= 0
     ]
+    readers = [asyncio.create_task(copy.run()) for copy in copies]
     feeder = asyncio.create_task(_feed_exec(session, running, identity))
     waiting: set[asyncio.Future[Any]] = {exited, feeder}
     try:
@@ -146,7 +146,7 @@ async def relay_exec(
             process.signal_process(identity, signal.SIGHUP)
             return await exited
         code = exited.result()
-        await _drain(readers)
+        await _drain(copies, readers)
         return code
     finally:
         tasks: list[asyncio.Task[Any]] = [*readers, feeder]
@@ -156,11 +156,19 @@ async def relay_exec(
         running_close(running)
 
 
-async def _drain(readers: list[asyncio.Task[int]]) -> None:
-    """Waits for end of file, but not longer than a silent second behind the last output."""
+async def _drain(copies: list[_Copy], readers: list[asyncio.Task[None]]) -> None:
+    """Waits for end of file for a second, and for all that was written before, if longer."""
+    goals = [copy.known() for copy in copies]
     pending = {task for task in readers if not task.done()}
     if pending:
         await asyncio.wait(pending, timeout=_DRAIN_S)
+    for copy, goal, task in zip(copies, goals, readers, strict=True):
+        while not task.done() and copy.sent < goal:
+            step = asyncio.ensure_future(copy.moved.wait())
+            copy.moved.clear()
+            waiting: set[asyncio.Future[Any]] = {step, task}
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            step.cancel()
 
 
 def running_close(running: ExecProcess) -> None:
@@ -172,30 +180,44 @@ def running_close(running: ExecProcess) -> None:
             os.close(fd)
 
 
-async def _copy(fd: int, send: Callable[[bytes], object]) -> int:
-    """Reads ``fd`` to its end."""
-    loop = asyncio.get_running_loop()
-    os.set_blocking(fd, False)
-    count = 0
-    while True:
-        try:
-            data = os.read(fd, _CHUNK)
-        except BlockingIOError:
-            ready = loop.create_future()
-            loop.add_reader(fd, _set, ready)
+class _Copy:
+    """Reads ``fd`` to its end and sends what it reads; ``sent`` are the bytes so far."""
+
+    def __init__(self, fd: int, send: Callable[[bytes], Awaitable[None]]) -> None:
+        self._fd, self._send = fd, send
+        self._read = self.sent = 0
+        self.moved = asyncio.Event()
+        os.set_blocking(fd, False)
+
+    def known(self) -> int:
+        """How many bytes have been written by now, sent or not."""
+        waiting = array.array("i", [0])
+        with contextlib.suppress(OSError):
+            fcntl.ioctl(self._fd, termios.FIONREAD, waiting)
+        return self._read + waiting[0]
+
+    async def run(self) -> None:
+        """Copies until end of file."""
+        loop = asyncio.get_running_loop()
+        while True:
             try:
-                await ready
-            finally:
-                loop.remove_reader(fd)
-            continue
-        except OSError:
-            return count  # EIO: the last slave of a terminal is closed
-        if not data:
-            return count
-        count += len(data)
-        result = send(data)
-        if asyncio.iscoroutine(result):
-            await result
+                data = os.read(self._fd, _CHUNK)
+            except BlockingIOError:
+                ready = loop.create_future()
+                loop.add_reader(self._fd, _set, ready)
+                try:
+                    await ready
+                finally:
+                    loop.remove_reader(self._fd)
+                continue
+            except OSError:
+                return  # EIO: the last slave of a terminal is closed
+            if not data:
+                return
+            self._read += len(data)
+            await self._send(data)
+            self.sent += len(data)
+            self.moved.set()
 
 
 def _set(future: asyncio.Future[None]) -> None:

@@ -19,7 +19,14 @@ if TYPE_CHECKING:
 __all__ = ["Table"]
 
 _NAME = re.compile(r"/?[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+_ID = re.compile(r"[0-9a-f]{1,64}")
 _log = logging.getLogger(__name__)
+
+
+def _folders(path: str) -> list[str]:
+    """Directories in ``path``, sorted; anything else there is not ours."""
+    with os.scandir(path) as entries:
+        return sorted(entry.path for entry in entries if entry.is_dir(follow_symlinks=False))
 
 
 class Table:
@@ -48,9 +55,9 @@ class Table:
 
     def load(self) -> None:
         """Reads every record; a damaged one is quarantined and the rest goes on (case A01)."""
-        for runtime in sorted(os.listdir(self.folder)):
-            for name in sorted(os.listdir(f"{self.folder}/{runtime}")):
-                self._load_one(f"{self.folder}/{runtime}/{name}")
+        for runtime in _folders(self.folder):
+            for folder in _folders(runtime):
+                self._load_one(folder)
 
     def _load_one(self, folder: str) -> None:
         name = os.path.basename(folder)
@@ -66,10 +73,9 @@ class Table:
             _log.warning("removing unfinished container %s", name)
             remove_tree(folder)
             return
-        except (errors.DamagedRecord, KeyError, TypeError, ValueError) as error:
-            moved = quarantine(path, self._quarantine)
+        except (errors.DamagedRecord, OSError, KeyError, TypeError, ValueError) as error:
+            moved = quarantine(folder, self._quarantine)
             self.quarantined.append(moved)
-            os.rename(folder, f"{self._quarantine}/{name}")
             _log.error("container %s is damaged: %s; moved to %s", name, error, moved)
             return
         if container.name in self._names:
@@ -122,7 +128,7 @@ class Table:
         container.name = new_name.lstrip("/")
         try:
             self.save(container)
-        except errors.EngineError:
+        except (errors.EngineError, OSError):
             container.name = old
             self.release(new_name)
             raise
@@ -136,7 +142,7 @@ class Table:
         found = self._by_id.get(ref) or self._by_id.get(self._names.get(ref.lstrip("/"), ""))
         if found is not None:
             return found
-        if re.fullmatch(r"[0-9a-f]{1,64}", ref):
+        if _ID.fullmatch(ref):
             matches = [key for key in self._by_id if key.startswith(ref)]
             if len(matches) == 1:
                 return self._by_id[matches[0]]
@@ -145,7 +151,7 @@ class Table:
                 raise errors.InvalidArgument(
                     f"container id prefix {ref} is ambiguous: {shown}", kind="container", ref=ref
                 )
-        if ref and not _NAME.fullmatch(ref):
+        if ref and not _NAME.fullmatch(ref) and not _ID.fullmatch(ref):
             raise errors.InvalidArgument(
                 f"Invalid container name: {ref}", kind="container", ref=ref
             )

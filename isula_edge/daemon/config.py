@@ -116,6 +116,8 @@ def _document(path: str, *, needed: bool) -> dict[str, Any]:
         ) from error
     except errors.InvalidArgument as error:
         raise errors.InvalidArgument(f"{path}: {error.message}") from error
+    except (RecursionError, ValueError) as error:
+        raise errors.InvalidArgument(f"{path}: no JSON that can be read: {error}") from error
     if not isinstance(table, dict):
         raise errors.InvalidArgument(f"{path}: the top level must be an object")
     return table
@@ -224,13 +226,14 @@ def _hosts(listed: Sequence[str], given: Sequence[str], path: str) -> tuple[str,
     hosts = tuple(dict.fromkeys((*listed, *given))) or (_DEFAULT_HOST,)
     if len(hosts) > _MAX_HOSTS:
         raise errors.InvalidArgument(f"{path}: hosts: more than {_MAX_HOSTS} addresses")
+    where = f"{path}: hosts" if listed else "isulad: --host"
     for host in hosts:
         if host.startswith("tcp://"):
             raise errors.InvalidArgument(
-                f"hosts: {host}: this version listens on unix sockets only"
+                f"{where}: {host}: this version listens on unix sockets only"
             )
         if not host.startswith("unix:///") or len(host) < 9:
-            raise errors.InvalidArgument(f"hosts: {host} must be unix:///absolute/path")
+            raise errors.InvalidArgument(f"{where}: {host} must be unix:///absolute/path")
     return hosts
 
 

@@ -155,7 +155,9 @@ def _entry_fits(kind: str, entry: tuple[str, Any]) -> bool:
             and _strings(value.get("runtime-args") or value.get("runtimeArgs") or [])
         )
     if kind == "ulimits":
-        return isinstance(value, dict) and all(
-            isinstance(value.get(part), int) for part in ("Soft", "Hard")
+        return (
+            isinstance(value, dict)
+            and isinstance(value.get("Name", ""), str)
+            and all(_fits("number", value.get(part)) for part in ("Soft", "Hard"))
         )
     return True

@@ -8,7 +8,7 @@ import logging
 import os
 import shutil
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from isula_edge.oci import values
 
@@ -64,9 +64,21 @@ def _handler(config: DaemonConfig) -> logging.Handler:
     os.makedirs(folder, 0o711, exist_ok=True)
     path = f"{folder}/isulad.log"
     mode = int(options.get("log-file-mode", "0600"), 8)
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, mode)
-    os.close(fd)
-    handler = handlers.RotatingFileHandler(
+
+    class File(handlers.RotatingFileHandler):
+        """Keeps its mode; with no older files it begins anew when it is full."""
+
+        def doRollover(self) -> None:  # noqa: N802  # logging's own name
+            if self.backupCount < 1:
+                os.truncate(self.baseFilename, 0)
+            else:
+                super().doRollover()
+
+        def _open(self) -> Any:
+            os.close(os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, mode))
+            return super()._open()
+
+    handler = File(
         path,
         maxBytes=values.parse_size("max-size", options.get("max-size", "1MB")),
         backupCount=int(options.get("max-file", "7")) - 1,

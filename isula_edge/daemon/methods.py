@@ -274,6 +274,7 @@ async def _exec(engine: Engine, params: Params, session: Session) -> Params:
         _words(params, name)
     for name in ("ref", "user", "workdir"):
         _text(params, name)
+    session.ends_with_daemon()
     return await engine.containers.exec(params, session)
 
 

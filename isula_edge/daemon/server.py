@@ -11,13 +11,14 @@ import asyncio
 import contextlib
 import errno
 import logging
+import select
 from typing import TYPE_CHECKING, Any
 
 from isula_edge import errors, wire
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
     Call = Callable[[str, dict[str, Any], "Session"], Awaitable[dict[str, Any]]]
 
@@ -26,6 +27,7 @@ __all__ = ["Server", "Session"]
 _log = logging.getLogger(__name__)
 _PREAMBLE_S = 60.0
 _QUEUE = 32
+_FINISH_S = 8.0
 _HIGH_WATER = 1 << 18
 _INPUT = {"i": "data", "e": "eof", "w": "resize", "s": "signal"}
 
@@ -40,7 +42,7 @@ class Session:
         self._queue: asyncio.Queue[tuple[str, object] | None] = asyncio.Queue(_QUEUE)
         self._reads = False
         self._gone = False
-        self._cancellable = False
+        self._cancellable = self._relays = False
 
     async def out(self, data: bytes) -> None:
         """Standard output."""
@@ -87,25 +89,38 @@ class Session:
         """A frame of the client's within the request."""
         for key, kind in _INPUT.items():
             if key in frame:
-                value = frame[key]
-                if kind == "resize":
-                    rows, columns = (int(part) & 0xFFFF for part in value)
-                    value = (rows, columns)
-                elif kind == "data" and not isinstance(value, bytes):
-                    raise wire.WireError("input is no byte string")
-                await self._put((kind, value))
+                await self._put((kind, _checked(kind, frame[key])))
                 return
         raise wire.WireError(f"unknown frame {sorted(map(str, frame))[:3]}")
 
     async def _put(self, found: tuple[str, object]) -> None:
-        """Waits while the request has enough unread input; ends with the request."""
+        """Waits while the request has enough unread input; ends with request or client."""
         if not self._queue.full():
             self._queue.put_nowait(found)
             return
         put = asyncio.ensure_future(self._queue.put(found))
-        waiting: set[asyncio.Future[Any]] = {put, self._task}
-        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        with _hang_up(self._writer) as gone:
+            waiting: set[asyncio.Future[Any]] = {put, self._task, gone}
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            left = gone.done()
         put.cancel()
+        if left:
+            raise ConnectionResetError("the client left")
+
+    @property
+    def task(self) -> asyncio.Task[Any]:
+        """The task that serves the request."""
+        return self._task
+
+    def ends_with_daemon(self) -> None:
+        """From here on nothing is waited for when the daemon ends."""
+        self._relays = True
+
+    def finish(self) -> None:
+        """The daemon ends: input ends, and what only waits or relays does."""
+        self.leave()
+        if self._relays:
+            self._task.cancel()
 
     def leave(self) -> None:
         """The client is gone."""
@@ -117,6 +132,38 @@ class Session:
             self._task.cancel()
 
 
+def _checked(kind: str, value: object) -> object:
+    """What a frame of input carries, or WireError."""
+    if kind == "resize":
+        if not (
+            isinstance(value, list)
+            and len(value) == 2
+            and all(isinstance(part, int) and not isinstance(part, bool) for part in value)
+        ):
+            raise wire.WireError("a size is no pair of integers")
+        return value[0] & 0xFFFF, value[1] & 0xFFFF
+    if kind == "data" and not isinstance(value, bytes):
+        raise wire.WireError("input is no byte string")
+    if kind == "signal" and not isinstance(value, int):
+        raise wire.WireError("a signal is no integer")
+    return value
+
+
+@contextlib.contextmanager
+def _hang_up(writer: asyncio.StreamWriter) -> Iterator[asyncio.Future[None]]:
+    """A future that is done when the peer closes, although nobody reads its data."""
+    loop = asyncio.get_running_loop()
+    gone: asyncio.Future[None] = loop.create_future()
+    with select.epoll(1) as poll:
+        poll.register(writer.get_extra_info("socket").fileno(), select.EPOLLRDHUP)
+        loop.add_reader(poll.fileno(), lambda: None if gone.done() else gone.set_result(None))
+        try:
+            yield gone
+        finally:
+            loop.remove_reader(poll.fileno())
+            gone.cancel()
+
+
 class Server:
     """Serves ``call(method, params, session)`` on listening sockets."""
 
@@ -124,6 +171,7 @@ class Server:
         self._call = call
         self._servers: list[asyncio.Server] = []
         self._connections: set[asyncio.Task[Any]] = set()
+        self._sessions: set[Session] = set()
 
     async def listen(self, sock: socket.socket) -> None:
         """Begins to accept connections on a bound stream socket."""
@@ -131,9 +179,15 @@ class Server:
         self._servers.append(server)
 
     async def close(self) -> None:
-        """Ends all connections; requests that change something are finished."""
+        """Ends all connections; requests that change something get some seconds to finish."""
         for server in self._servers:
             server.close()
+        busy = [session.task for session in self._sessions]
+        for session in list(self._sessions):
+            session.finish()
+        if busy:
+            await asyncio.wait(busy, timeout=_FINISH_S)
+            await asyncio.sleep(0)
         for task in list(self._connections):
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
@@ -192,6 +246,8 @@ class Server:
         session = Session(writer)
         task = asyncio.create_task(self._answer(method, params, session))
         session.begin(task)
+        self._sessions.add(session)
+        task.add_done_callback(lambda _: self._sessions.discard(session))
         reading = asyncio.create_task(_frame(reader))
         try:
             while True:
@@ -209,7 +265,7 @@ class Server:
                         raise
                     reading = asyncio.create_task(_frame(reader))
                 if task.done():
-                    writer.write(wire.pack(_result(task)))
+                    writer.write(_packed(_result(task)))
                     await writer.drain()
                     return reading
         except BaseException:
@@ -246,6 +302,19 @@ def _result(task: asyncio.Task[dict[str, Any]]) -> dict[str, Any]:
     if task.cancelled():
         return {"x": errors.to_wire(errors.Aborted("the request was cancelled"))}
     return task.result()
+
+
+def _packed(answer: dict[str, Any]) -> bytes:
+    """The answer's frame, or that of an error when it cannot be one."""
+    try:
+        frame = wire.pack(answer)
+        if len(frame) - 4 <= wire.MAX_ANSWER:
+            return frame
+        text = f"the answer has {len(frame)} bytes, the limit is {wire.MAX_ANSWER}"
+    except (TypeError, ValueError) as error:
+        _log.exception("an answer cannot be encoded")
+        text = f"the answer cannot be encoded: {error}"
+    return wire.pack({"x": errors.to_wire(errors.Internal(text, hint="see the log of isulad"))})
 
 
 async def _frame(reader: asyncio.StreamReader) -> dict[str, Any]:

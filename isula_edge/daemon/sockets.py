@@ -7,6 +7,7 @@ import grp
 import logging
 import os
 import socket
+import stat
 from typing import TYPE_CHECKING
 
 from isula_edge import errors
@@ -81,6 +82,8 @@ def _clear(path: str) -> None:
     """Removes the socket of a daemon that has died; Unavailable when one answers."""
     if not os.path.lexists(path):
         return
+    if not stat.S_ISSOCK(os.lstat(path).st_mode):
+        raise errors.Unavailable(f"unix://{path} is no socket: give another path")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
             probe.connect(path)

@@ -89,14 +89,17 @@ class Lxc:
             atomic.write(seccomp, self._seccomp_text(config.seccomp).encode(), durable=False)
         atomic.write(f"{run}/config", text.encode("utf-8", "surrogateescape"), durable=False)
         atomic.write(f"{run}/lxc.log", b"", durable=False)
-        atomic.write(f"{run}/launch", self._launcher(bundle), 0o700, durable=False)
+        atomic.write(f"{run}/launch", self._launcher(bundle), durable=False)
         for name in ("go", "console", "gate"):
             with contextlib.suppress(FileExistsError):
                 os.mkfifo(f"{run}/{name}", 0o600)
         # opened for both, so that neither side's open or write ever blocks
         self._gates[bundle.id] = os.open(f"{run}/go", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
-            launch = self._supervisor.launch(bundle, f"{run}/launch", env=config.inherited)
+            # by the shell, since /run may be mounted noexec
+            launch = self._supervisor.launch(
+                bundle, "/bin/sh", (f"{run}/launch",), env=config.inherited
+            )
             if bundle.terminal:
                 gate = os.open(f"{run}/gate", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
                 self._terminal_gates[bundle.id] = gate

@@ -21,7 +21,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from isula_edge.runtime import hooks
-from isula_edge.runtime.lxc_config import is_shared, item
+from isula_edge.runtime.lxc_config import is_shared, mount_entry
 from isula_edge.sys import atomic, paths
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 __all__ = ["lines", "problem"]
 
 _BEFORE = ("prestart", "createRuntime")
+START = "/dev/isula-start"
+"""Where the script of OCI startContainer hooks is inside a container."""
 _KINDS = {"c": "c", "u": "c", "b": "b", "p": "p"}
 
 
@@ -51,12 +53,14 @@ def lines(bundle: Bundle, cgroups: Host) -> str:
             path = f"{bundle.run_dir}/hook-{name}"
             head = f"#!/bin/sh\nexec 2>>{shlex.quote(_log(bundle))}\n"
             atomic.write(path, f"{head}{text}\n".encode(), 0o700, durable=False)
-            found.append(f"lxc.hook.{name} = {path}\n")
-    # LXC appends words of its own to the line, which a comment takes away
-    for hook in hooks.listed(bundle, "startContainer"):
-        state = shlex.quote(hooks.state(bundle, "created", "1"))
-        words = shlex.join([*(hook.get("env") or ()), hook["path"], *_arguments(hook)])
-        found.append(item("lxc.hook.start", f"printf %s {state} | {words} #") + "\n")
+            # by the shell, since /run may be mounted noexec
+            found.append(f"lxc.hook.{name} = /bin/sh {path}\n")
+    text = "\n".join(_start(bundle))
+    if text:
+        path = f"{bundle.dir}/hook-start"
+        atomic.write(path, f"#!/bin/sh\n{text}\n".encode(), 0o755, durable=False)
+        found.append(mount_entry(path, START, ("bind", "ro", "create=file")))
+        found.append(f"lxc.hook.start = {START}\n")
     return "".join(found)
 
 
@@ -73,10 +77,6 @@ def problem(bundle: Bundle) -> str:
 
 def _log(bundle: Bundle) -> str:
     return f"{bundle.run_dir}/hooks.err"
-
-
-def _arguments(hook: dict[str, Any]) -> list[str]:
-    return list(hook.get("args") or ())[1:]
 
 
 def _run(listed: Iterable[dict[str, Any]]) -> Iterator[str]:
@@ -117,6 +117,16 @@ def _inside(bundle: Bundle) -> Iterator[str]:
     if listed:
         yield f"state={shlex.quote(hooks.state(bundle, 'created', '1'))}"
         yield from _run(listed)
+
+
+def _start(bundle: Bundle) -> Iterator[str]:
+    """With the shell of the container: what is executed is found there."""
+    state = shlex.quote(hooks.state(bundle, "created", "1"))
+    for hook in hooks.listed(bundle, "startContainer"):
+        words = [hook["path"], *list(hook.get("args") or ())[1:]]
+        pairs = [pair.partition("=")[::2] for pair in hook.get("env") or ()]
+        given = " ".join(f"{name}={shlex.quote(value)}" for name, value in pairs)
+        yield f"printf %s {state} | {given} {shlex.join(words)} || exit 1"
 
 
 def _sysctls(bundle: Bundle) -> Iterator[str]:

@@ -119,20 +119,23 @@ class OciCli:
     ) -> ExecProcess:
         loop = asyncio.get_running_loop()
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as server:
+            # sun_path holds 108 bytes, so both sides go through a descriptor of the directory
             fd = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
-                server.bind(f"/proc/self/fd/{fd}/tty")
+                path = f"/proc/{os.getpid()}/fd/{fd}/tty"
+                server.bind(path)
+                server.listen(1)
+                server.setblocking(False)
+                pid = process.spawn([*argv, "--tty", "--console-socket", path, bundle.id])
+                accept = asyncio.create_task(loop.sock_accept(server))
+                try:
+                    found = await self._exec_pid(bundle, pid, folder)
+                    client, _ = await asyncio.wait_for(accept, 10)
+                finally:
+                    accept.cancel()
+                    await asyncio.gather(accept, return_exceptions=True)
             finally:
                 os.close(fd)
-            server.listen(1)
-            server.setblocking(False)
-            pid = process.spawn([*argv, "--tty", "--console-socket", f"{folder}/tty", bundle.id])
-            accept = asyncio.create_task(loop.sock_accept(server))
-            try:
-                found = await self._exec_pid(bundle, pid, folder)
-                client, _ = await asyncio.wait_for(accept, 10)
-            finally:
-                accept.cancel()
             with client:
                 client.setblocking(True)
                 client.settimeout(10)
@@ -160,6 +163,8 @@ class OciCli:
             user={"uid": spec.uid, "gid": spec.gid, "additionalGids": list(spec.groups)},
         )
         base.pop("consoleSize", None)
+        if spec.size:
+            base["consoleSize"] = {"height": spec.size[0], "width": spec.size[1]}
         return base
 
     async def delete(self, bundle: Bundle) -> None:

@@ -170,8 +170,11 @@ class Engine:
         count = self.layers.sweep(set(records) | needed)
         home = f"{self.layers.driver.home}/rw"
         known = {container.id for container in self.table}
+        # what a container with a damaged record has written is kept with the record
+        aside = f"{self.config.graph}/quarantine"
+        damaged = " ".join(os.listdir(aside)) if os.path.isdir(aside) else ""
         for name in os.listdir(home):
-            if name not in known:
+            if name not in known and name not in damaged:
                 self.layers.driver.remove(name.removeprefix("dead-"))
                 count += 1
         if count:
@@ -188,7 +191,7 @@ class Engine:
                 self.watcher,
                 self.cgroups,
                 filters.to_lxc,
-                f"{config.state}/libexec",
+                f"{config.graph}/libexec",
                 shutil.which("lxc-start") or "/usr/bin/lxc-start",
             )
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 from dataclasses import dataclass
@@ -88,14 +89,19 @@ def remove_tree(path: str) -> None:
 def _rmtree(path: str) -> None:
     failed: list[str] = []
 
-    def clear(_function: object, name: str, _info: object) -> None:
+    def clear(_function: object, name: str, info: tuple[object, BaseException, object]) -> None:
+        if isinstance(info[1], OSError) and info[1].errno == errno.EMFILE:
+            raise info[1]
         failed.append(name)
 
     for attempt in range(2):
         failed.clear()
         try:
             shutil.rmtree(path, onerror=clear)
-        except RecursionError:
+        except (RecursionError, OSError) as error:
+            if not isinstance(error, RecursionError) and error.errno != errno.EMFILE:
+                raise
+            failed.clear()
             _remove_deep(path)
         if not os.path.lexists(path):
             return

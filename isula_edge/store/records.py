@@ -57,9 +57,23 @@ def read_record(path: str, kind: str) -> dict[str, Any]:
 
 
 def quarantine(path: str, folder: str) -> str:
-    """Moves a damaged file into ``folder`` under a name that says where it was; its new path."""
+    """Moves what is damaged into ``folder`` under a name that says where it was; its new path.
+
+    Where it cannot be moved (a full or read-only disk) it stays, and so does its path.
+    """
+    try:
+        return _move(path, folder)
+    except OSError as error:
+        _log.error("cannot put %s aside: %s", path, error)
+        return path
+
+
+def _move(path: str, folder: str) -> str:
     os.makedirs(folder, 0o700, exist_ok=True)
-    base = os.path.join(folder, path.strip("/").replace("/", "%"))
+    # a name has 255 bytes at most, and its end tells the most
+    base = os.path.join(
+        folder, path.strip("/").replace("/", "%").encode()[-200:].decode(errors="replace")
+    )
     target, count = base, 0
     while os.path.exists(target):
         count += 1
@@ -107,7 +121,7 @@ class RecordStore:
             return read_record(path, self.kind)
         except FileNotFoundError:
             return None
-        except errors.DamagedRecord as error:
+        except (errors.DamagedRecord, OSError) as error:
             moved = quarantine(path, self.quarantine_dir)
             self.quarantined.append(moved)
             _log.error("%s; moved to %s", error, moved)

@@ -38,6 +38,8 @@ def migrate(kind: str, version: int, payload: dict[str, Any]) -> dict[str, Any]:
             hint="the graph was written by a newer isulad; use that version",
         )
     while version < current:
+        if (kind, version) not in MIGRATIONS:
+            raise errors.DamagedRecord(f"{kind} record has unknown schema {version}", kind=kind)
         payload = MIGRATIONS[kind, version](payload)
         version += 1
     return payload

@@ -62,7 +62,7 @@ def fsync_tree(path: str) -> None:
 def make_dir(path: str, mode: int = 0o700) -> None:
     """Makes directory ``path`` and its missing parents, all durable; present is fine."""
     missing = []
-    probe = path
+    probe = path = os.path.abspath(path)
     while not os.path.isdir(probe):
         missing.append(probe)
         probe = os.path.dirname(probe)

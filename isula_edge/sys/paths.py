@@ -86,10 +86,17 @@ def find_program(root: str, program: str, search_path: str, cwd: str = "/") -> t
     Raises CommandNotFound, or CommandNotExecutable when it is there without execute
     permission or is a directory.
     """
+    base = cwd.rstrip("/")
     if "/" in program:
-        candidates = [program if program.startswith("/") else f"{cwd.rstrip('/')}/{program}"]
+        candidates = [program if program.startswith("/") else f"{base}/{program}"]
+    elif program:
+        # an empty or relative part is one of the working directory
+        folders = [
+            part if part.startswith("/") else f"{base}/{part}" for part in search_path.split(":")
+        ]
+        candidates = [f"{folder.rstrip('/')}/{program}" for folder in folders]
     else:
-        candidates = [f"{part or cwd}/{program}" for part in search_path.split(":")]
+        candidates = []
     blocked = ""
     for inside in candidates:
         host = resolve_in_root(root, inside)

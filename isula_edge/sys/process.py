@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Identity", "Reaper", "boot_id", "exit_code", "identify", "signal_process", "spawn"]
 
+# what was ignored when the engine was started would be ignored by containers
+_DEFAULTED = [number for number in range(1, 32) if number not in (signal.SIGKILL, signal.SIGSTOP)]
 _CLEAN_ENV = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 _boot_id = ""
 
@@ -111,7 +113,7 @@ def spawn(
 
     A stream of -1 is /dev/null.  ``fds`` maps descriptor numbers of the child to ours.
     Everything else is closed in the child: the engine's descriptors are close-on-exec.
-    Signals that Python ignores (SIGPIPE) are reset.  Raises OSError naming the program.
+    Every signal is set to its default.  Raises OSError naming the program.
     """
     actions: list[tuple[int, ...] | tuple[int, int, str, int, int]] = []
     plan = {0: stdin, 1: stdout, 2: stderr, **(fds or {})}
@@ -137,7 +139,7 @@ def spawn(
             file_actions=actions,
             setsid=new_session,
             setsigmask=[],
-            setsigdef=[signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP],
+            setsigdef=_DEFAULTED,
         )
     except OSError as error:
         error.filename = error.filename or argv[0]
@@ -204,13 +206,12 @@ class Reaper:
                     if fd >= 0:
                         os.close(fd)
             future = self.watch(pid)
-            if data:
-                os.write(in_w, data)
-                os.close(in_w)
-                in_w = -1
+            feeding, in_w = _feed(in_w, data), -1
             try:
                 async with asyncio.timeout(timeout_s):
-                    out, err, code = await asyncio.gather(_drain(out_r), _drain(err_r), future)
+                    out, err, code, _ = await asyncio.gather(
+                        _drain(out_r), _drain(err_r), future, feeding
+                    )
             except TimeoutError:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
@@ -238,6 +239,35 @@ class Reaper:
                     self._ended.pop(next(iter(self._ended)))
             elif not future.done():
                 future.set_result(code)
+
+
+async def _feed(fd: int, data: bytes) -> None:
+    """Writes ``data`` and closes ``fd``; a reader that does not want it is fine."""
+    if fd < 0:
+        return
+    loop = asyncio.get_running_loop()
+    os.set_blocking(fd, False)
+    view = memoryview(data)
+    try:
+        while view:
+            try:
+                view = view[os.write(fd, view) :]
+            except BlockingIOError:
+                ready = loop.create_future()
+                loop.add_writer(fd, _set, ready)
+                try:
+                    await ready
+                finally:
+                    loop.remove_writer(fd)
+    except BrokenPipeError:
+        pass
+    finally:
+        os.close(fd)
+
+
+def _set(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 async def _drain(fd: int, limit: int = 1 << 20) -> bytes:

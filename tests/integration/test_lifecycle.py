@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import re
 import signal
+import struct
 import subprocess
+import termios
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -21,7 +25,7 @@ pytestmark = [pytest.mark.root, pytest.mark.lxc]
 
 # tells that it is ready, then says which signal came, then goes on
 TRAPS = (
-    "for s in TERM HUP QUIT USR1; do trap \"echo got $s\" $s; done; "
+    'for s in TERM HUP QUIT USR1; do trap "echo got $s" $s; done; '
     "trap 'echo bye; exit 9' USR2; echo ready; while :; do sleep 0.05; done"
 )
 
@@ -90,7 +94,15 @@ def test_kill_without_a_signal_ends_it(engine: Engine, runtime: str) -> None:
 
 
 def test_stop_of_what_ends_by_sigterm(engine: Engine, runtime: str) -> None:
-    run(engine, runtime, "soft", "busybox", "sh", "-c", "trap 'exit 3' TERM; echo ready; while :; do sleep 0.05; done")
+    run(
+        engine,
+        runtime,
+        "soft",
+        "busybox",
+        "sh",
+        "-c",
+        "trap 'exit 3' TERM; echo ready; while :; do sleep 0.05; done",
+    )
     logged(engine, "soft", "ready")
     engine.ok("stop", "soft")
     assert engine.state_of("soft")["ExitCode"] == 3
@@ -179,7 +191,7 @@ def test_ps_columns_filters_and_order(engine: Engine, runtime: str) -> None:
 
 
 def test_logs_tail_timestamps_and_follow(engine: Engine, runtime: str) -> None:
-    script = "for i in 1 2 3 4 5; do echo line $i; done; while [ ! -e /go ]; do sleep 0.02; done; echo last"
+    script = "seq -f 'line %g' 5; while [ ! -e /go ]; do sleep 0.02; done; echo last"
     run(engine, runtime, "talk", "busybox", "sh", "-c", script)
     logged(engine, "talk", "line 5")
     assert engine.ok("logs", "--tail", "2", "talk").splitlines() == ["line 4", "line 5"]
@@ -235,41 +247,31 @@ def test_inspect_tells_what_was_asked_for(engine: Engine, runtime: str) -> None:
 
 def test_an_attached_terminal(engine: Engine, runtime: str) -> None:
     master, slave = os.openpty()
-    subprocess.run(["stty", "rows", "31", "cols", "97"], stdin=slave, check=True)
+    fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 31, 97, 0, 0))
     client = engine.popen(
-        "run", "-it", "--rm", "--runtime", runtime, "busybox", "sh",
-        stdin=slave, stdout=slave, stderr=slave,
-    )  # fmt: skip
+        *("run", "-it", "--rm", "--runtime", runtime, "busybox", "sh"),
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+    )
     os.close(slave)
 
-    def read_until(wanted: bytes) -> bytes:
+    def read_until(wanted: bytes) -> None:
         data = b""
         while wanted not in data:
             data += os.read(master, 4096)
-        return data
 
     read_until(b"# ")
-    os.write(master, b"stty size; tty\n")
-    data = read_until(b"# ") if True else b""
-    data += b"" if b"31 97" in data else read_until(b"31 97")
-    # the terminal grows, and the shell inside is told
-    os.write(master, b"trap 'echo size $(stty size)' WINCH\n")
-    read_until(b"# ")
-    import fcntl
-    import struct
-    import termios
-
+    os.write(master, b"while ! stty size | grep '31 97'; do sleep 0.05; done\n")
+    read_until(b"\n31 97")
     fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 120, 0, 0))
     client.send_signal(signal.SIGWINCH)
-    os.write(master, b"while ! stty size | grep 50; do sleep 0.05; done\n")
-    read_until(b"50 120")
+    os.write(master, b"while ! stty size | grep '50 120'; do sleep 0.05; done\n")
+    read_until(b"\n50 120")
     os.write(master, b"exit 6\n")
-    while True:
-        try:
-            if not os.read(master, 4096):
-                break
-        except OSError:
-            break
+    with contextlib.suppress(OSError):
+        while os.read(master, 4096):
+            pass
     os.close(master)
     assert client.wait(60) == 6
 
@@ -295,13 +297,15 @@ def test_clients_that_go_away_end_no_container(engine: Engine, runtime: str) -> 
     until(lambda: engine.ok("ps", "-q", "-f", "name=stays"), "the container running")
     client.kill()
     client.wait()
-    assert engine.state_of("stays")["Running"]
+    until(lambda: engine.state_of("stays")["Running"], "the container running")
     assert engine.ok("exec", "stays", "echo", "still") == "still"
 
 
 def test_forty_containers_at_once(engine: Engine, runtime: str) -> None:
     clients = [
-        engine.popen("run", "-d", "--runtime", runtime, "busybox", "sleep", "1000", stdout=subprocess.PIPE)
+        engine.popen(
+            "run", "-d", "--runtime", runtime, "busybox", "sleep", "1000", stdout=subprocess.PIPE
+        )
         for _ in range(40)
     ]
     ids = {client.communicate(timeout=110)[0].decode().strip() for client in clients}

@@ -58,7 +58,7 @@ def run(ctx: Context, options: dict[str, Any], args: list[str]) -> int:
         ctx.out(f"{made['id']}\n")
         return 0
     keys = options.get("detach-keys", "")
-    proxy = bool(options.get("sig-proxy"))
+    proxy = bool(options.get("sig-proxy", True))
     return relay.attach(stream, stdin=stdin, tty=tty, keys=keys, proxy=proxy)
 
 

@@ -1,0 +1,127 @@
+"""Runs the harness so that nothing it started outlives it: processes, mounts, network, cgroups.
+
+Whatever loses its parent below this process becomes its child, so that every process of every
+engine is found by descent, and ended by its id.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks import tree
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["main"]
+
+_PR_SET_CHILD_SUBREAPER = 36
+_PATIENCE_S = 300
+
+
+def _become_subreaper() -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl: PR_SET_CHILD_SUBREAPER")
+
+
+@contextlib.contextmanager
+def _network(name: str) -> Iterator[list[str]]:
+    """A network namespace with nothing but lo: the words before a command that enters it."""
+    subprocess.run(["ip", "netns", "add", name], check=True)
+    try:
+        subprocess.run(["ip", "-n", name, "link", "set", "lo", "up"], check=True)
+        # not "ip netns exec", which mounts another /sys that lacks the cgroups
+        yield ["nsenter", f"--net=/run/netns/{name}"]
+    finally:
+        subprocess.run(["ip", "netns", "del", name], check=False)
+
+
+def _reap_until(pid: int) -> int:
+    """Waits for one child, and reaps all that were left to us: its exit status."""
+    while True:
+        ended, status = os.waitpid(-1, 0)
+        if ended == pid:
+            return os.waitstatus_to_exitcode(status)
+
+
+def _forward(pid: int) -> None:
+    """Passes the wish to end on to the harness, and kills it when it takes too long."""
+
+    def ask(_number: int, _frame: object) -> None:
+        signal.alarm(_PATIENCE_S)
+        os.kill(pid, signal.SIGTERM)
+
+    def kill(_number: int, _frame: object) -> None:
+        os.kill(pid, signal.SIGKILL)
+
+    signal.signal(signal.SIGINT, ask)
+    signal.signal(signal.SIGTERM, ask)
+    signal.signal(signal.SIGALRM, kill)
+
+
+def _end_processes() -> list[str]:
+    """Kills every process that is still below us: their names."""
+    names: list[str] = []
+    for _ in range(200):
+        left = tree.descendants(os.getpid())
+        if not left:
+            break
+        for pid, process in left.items():
+            names.append(process.name)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        time.sleep(0.05)
+    return sorted(set(names))
+
+
+def _remove_cgroups(name: str) -> None:
+    """Removes the engines' cgroups, the innermost first, in every hierarchy."""
+    for parent, folders, _ in os.walk("/sys/fs/cgroup"):
+        for folder in [folder for folder in folders if folder.startswith(f"{name}-")]:
+            for path, _, _ in os.walk(os.path.join(parent, folder), topdown=False):
+                with contextlib.suppress(OSError):
+                    os.rmdir(path)
+
+
+def main(path: str) -> int:
+    """Runs the harness on the settings file at ``path``: its exit status."""
+    settings = json.loads(Path(path).read_text())
+    name, work = settings["name"], settings["work"]
+    _become_subreaper()
+    try:
+        with _network(name) as prefix:
+            # mounts of the engines vanish with the last process in this mount namespace
+            words = ["unshare", "--mount", "--propagation", "private", *prefix]
+            harness = [*words, sys.executable, "-m", "benchmarks.harness", path]
+            child = subprocess.Popen(harness, stdin=subprocess.DEVNULL, start_new_session=True)
+            _forward(child.pid)
+            status = _reap_until(child.pid)
+            child.returncode = status
+            signal.alarm(0)
+            left = _end_processes()
+    finally:
+        _remove_cgroups(name)
+        shutil.rmtree(work, ignore_errors=True)
+    if left:
+        print(f"ended what the engines left behind: {', '.join(left)}", file=sys.stderr)
+    if os.path.exists(work):
+        print(f"could not be removed: {work}", file=sys.stderr)
+    return status if status >= 0 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
