@@ -139,7 +139,7 @@ class _Daemon:
         try:
             fresh = settings.load(self._options)
             self._config = settings.reloaded(self._config, fresh)
-            self._engine.images.reconfigure(self._config.engine)
+            self._engine.reconfigure(self._config.engine)
             logfile.set_level(self._config.log_level)
             self._warn()
             _log.info("the settings were read again")

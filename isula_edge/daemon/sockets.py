@@ -21,7 +21,8 @@ __all__ = ["listen", "remove"]
 _log = logging.getLogger(__name__)
 _BACKLOG = 512
 _MAY_BE_MISSING = ("isula", "docker")
-_made: dict[int, tuple[str, int]] = {}
+# by identity: a closed socket has no number any more
+_made: dict[socket.socket, tuple[str, int]] = {}
 
 
 def listen(hosts: Sequence[str], group: str) -> list[socket.socket]:
@@ -74,7 +75,7 @@ def _unix(path: str, gid: int) -> socket.socket:
     except OSError as error:
         sock.close()
         raise errors.Unavailable(f"cannot listen on unix://{path}: {error}") from error
-    _made[sock.fileno()] = (path, os.stat(path).st_ino)
+    _made[sock] = (path, os.stat(path).st_ino)
     return sock
 
 
@@ -96,7 +97,7 @@ def _clear(path: str) -> None:
 def remove(found: Sequence[socket.socket]) -> None:
     """Closes sockets, and deletes the files of those made by :func:`listen`."""
     for sock in found:
-        path, inode = _made.pop(sock.fileno(), ("", 0))
+        path, inode = _made.pop(sock, ("", 0))
         sock.close()
         with contextlib.suppress(OSError):
             if path and os.stat(path).st_ino == inode:

@@ -16,10 +16,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
+from isula_edge import errors
 from isula_edge.runtime import hooks
 from isula_edge.runtime.lxc_config import is_shared, mount_entry
 from isula_edge.sys import atomic, paths
@@ -54,7 +56,7 @@ def lines(bundle: Bundle, cgroups: Host) -> str:
             head = f"#!/bin/sh\nexec 2>>{shlex.quote(_log(bundle))}\n"
             atomic.write(path, f"{head}{text}\n".encode(), 0o700, durable=False)
             # by the shell, since /run may be mounted noexec
-            found.append(f"lxc.hook.{name} = /bin/sh {path}\n")
+            found.append(f"lxc.hook.{name} = /bin/sh {shlex.quote(path)}\n")
     text = "\n".join(_start(bundle))
     if text:
         path = f"{bundle.dir}/hook-start"
@@ -94,8 +96,10 @@ def _before(bundle: Bundle) -> Iterator[str]:
         yield f'{shlex.join(words)} "$LXC_PID" {shlex.join(tail)} || exit 1'
     listed = hooks.listed(bundle, *_BEFORE)
     if listed:
-        state = shlex.quote(hooks.state(bundle, "created", "PID"))
-        yield f'state=$(printf %s {state} | sed "s/\\"pid\\": PID/\\"pid\\": ${{LXC_PID:-0}}/")'
+        # outside of strings there is no such text, since they have their quotes escaped
+        head, _, tail = hooks.state(bundle, "created", "PID").partition('"pid": PID')
+        words = shlex.quote(f'{head}"pid": '), shlex.quote(tail)
+        yield f'state={words[0]}"${{LXC_PID:-0}}"{words[1]}'
         yield from _run(listed)
 
 
@@ -124,9 +128,21 @@ def _start(bundle: Bundle) -> Iterator[str]:
     state = shlex.quote(hooks.state(bundle, "created", "1"))
     for hook in hooks.listed(bundle, "startContainer"):
         words = [hook["path"], *list(hook.get("args") or ())[1:]]
-        pairs = [pair.partition("=")[::2] for pair in hook.get("env") or ()]
-        given = " ".join(f"{name}={shlex.quote(value)}" for name, value in pairs)
-        yield f"printf %s {state} | {given} {shlex.join(words)} || exit 1"
+        pairs = [pair.partition("=")[::2] for pair in hooks.variables(hook)]
+        given = "".join(f"{_name(hook, name)}={shlex.quote(value)} " for name, value in pairs)
+        yield f"printf %s {state} | {given}{shlex.join(words)} || exit 1"
+
+
+def _name(hook: dict[str, Any], name: str) -> str:
+    """A name that the shell assigns to, since what else there is in the container is unknown."""
+    if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name):
+        raise errors.Unimplemented(
+            f"runtime lxc cannot give a variable {name} to startContainer hook {hook['path']}",
+            kind="hook",
+            ref=hook["path"],
+            hint="use --runtime runc",
+        )
+    return name
 
 
 def _sysctls(bundle: Bundle) -> Iterator[str]:

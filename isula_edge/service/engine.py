@@ -63,6 +63,7 @@ class Engine:
         self.profile = profile.load()
         self.config = _fitted(config, self.profile)
         self.warnings: list[str] = []
+        self._damaged: list[str] = []
         self._tasks: set[asyncio.Task[Any]] = set()
         self._lock = _lock(config.graph)
         self.platforms = Platforms()
@@ -111,6 +112,11 @@ class Engine:
         self.watcher.close()
         os.close(self._lock)
 
+    def reconfigure(self, config: EngineConfig) -> None:
+        """Takes over what may change while it runs: mirrors, registries, downloads at once."""
+        self.config = _fitted(config, self.profile)
+        self.images.reconfigure(self.config)
+
     # opening
 
     def _check_privileges(self) -> None:
@@ -134,7 +140,8 @@ class Engine:
         except FileNotFoundError:
             pass
         except errors.DamagedRecord as error:
-            _log.error("%s; moved to %s", error, quarantine(path, f"{config.graph}/quarantine"))
+            self._damaged.append(quarantine(path, f"{config.graph}/quarantine"))
+            _log.error("%s; moved to %s", error, self._damaged[0])
         recorded = recorded or _driver_of(config.graph)
         several = self.features.usable("overlay-multilower")
         overlay = self.features.overlay_type() if several else None
@@ -237,6 +244,7 @@ class Engine:
     def quarantined(self) -> list[str]:
         """Damaged records that were put aside, as paths."""
         return [
+            *self._damaged,
             *self.table.quarantined,
             *self.images.store.records.quarantined,
             *self.layers.records.quarantined,

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from isula_edge.profile.profile import Profile
+
 # linux/audit.h, and how libseccomp calls x32
 ARCHES = {
     "SCMP_ARCH_X86": 0x40000003,
@@ -48,7 +50,7 @@ FIRST_UNKNOWN = 468
 USUAL = [f"CAP_{name}" for name in DEFAULT]
 
 _ACTIONS = {"allow": 0x7FFF0000, "errno": 0x00050000}
-_OPERATORS = {"SCMP_CMP_EQ": 4, "SCMP_CMP_MASKED_EQ": 7}
+_OPERATORS = {"SCMP_CMP_EQ": 4, "SCMP_CMP_GT": 6, "SCMP_CMP_MASKED_EQ": 7}
 ALLOWED = _ACTIONS["allow"]
 
 
@@ -113,14 +115,14 @@ def _rules_of_text(text: str) -> Iterator[Rule]:
         yield name, ALLOWED if action == "allow" else refused(int(number)), arguments
 
 
-def compiled(document: dict[str, Any], route: str, folder: Path) -> bytes:
-    """The filter as the kernel gets it."""
-    library = _libseccomp()
+def compiled(held: list[str], machine: Profile, route: str, folder: Path) -> bytes:
+    """The default filter as the kernel gets it."""
+    library, document = _libseccomp(), seccomp.default_filter(held, machine)
     default = refused(document["defaultErrnoRet"])
     if route == "document":
         rules = list(_rules_of_document(document))
     else:
-        text = seccomp.to_lxc(document)
+        text = seccomp.to_lxc(document, machine)
         assert text.startswith(f"2\nwhitelist errno {document['defaultErrnoRet']}\n[all]\n")
         rules = list(_rules_of_text(text))
     context = library.seccomp_init(default)
@@ -192,7 +194,7 @@ COMPAT = [("x86_64", "SCMP_ARCH_X86"), ("aarch64", "SCMP_ARCH_ARM")]
 def test_calls_newer_than_the_filter_do_not_exist(
     tmp_path: Path, machine: str, name: str, bit: int, held: list[str], route: str
 ) -> None:
-    program = compiled(seccomp.default_filter(held, load(machine)), route, tmp_path)
+    program = compiled(held, load(machine), route, tmp_path)
     # x32 is told apart by its number, the rest is x86-64
     arch = ARCHES["SCMP_ARCH_X86_64" if bit else name]
     numbers = set(range(FIRST_UNKNOWN, 1024)) - (X32_OWN if bit else set())
@@ -205,7 +207,7 @@ def test_calls_newer_than_the_filter_do_not_exist(
 def test_64_bit_time_is_there_on_32_bit_machines(
     tmp_path: Path, machine: str, name: str, route: str
 ) -> None:
-    program = compiled(seccomp.default_filter(USUAL, load(machine)), route, tmp_path)
+    program = compiled(USUAL, load(machine), route, tmp_path)
     answers = {call: answer(program, ARCHES[name], number) for number, call in TIME64.items()}
     assert answers == dict.fromkeys(TIME64.values(), ALLOWED)
 
@@ -216,9 +218,9 @@ def test_setting_the_clock_is_what_a_capability_is_for(
     tmp_path: Path, machine: str, name: str, route: str
 ) -> None:
     profile = load(machine)
-    without = compiled(seccomp.default_filter(USUAL, profile), route, tmp_path)
+    without = compiled(USUAL, profile, route, tmp_path)
     assert answer(without, ARCHES[name], CLOCK_SETTIME64) == refused(errno.EPERM)
-    held = compiled(seccomp.default_filter([*USUAL, "CAP_SYS_TIME"], profile), route, tmp_path)
+    held = compiled([*USUAL, "CAP_SYS_TIME"], profile, route, tmp_path)
     assert answer(held, ARCHES[name], CLOCK_SETTIME64) == ALLOWED
 
 
@@ -232,6 +234,13 @@ def test_setting_the_clock_is_what_a_capability_is_for(
         ("x86_64", "SCMP_ARCH_X86_64", 56, (0x10000011,), refused(errno.EPERM)),  # CLONE_NEWUSER
         ("x86_64", "SCMP_ARCH_X86", 120, (0x20000011,), refused(errno.EPERM)),  # CLONE_NEWPID
         ("x86_64", "SCMP_ARCH_X86_64", 135, (0xFFFFFFFF,), ALLOWED),  # personality
+        ("x86_64", "SCMP_ARCH_X86_64", 135, (0x20008,), ALLOWED),
+        ("x86_64", "SCMP_ARCH_X86_64", 135, (0x0040000,), refused(errno.EPERM)),  # no random
+        ("x86_64", "SCMP_ARCH_X86_64", 135, (0xFFFFFFFE,), refused(errno.EPERM)),
+        ("x86_64", "SCMP_ARCH_X86_64", 135, (1 << 32,), refused(errno.EPERM)),
+        ("x86_64", "SCMP_ARCH_X86", 136, (0x20009,), refused(errno.EPERM)),
+        ("aarch64", "SCMP_ARCH_AARCH64", 92, (0x8,), ALLOWED),
+        ("aarch64", "SCMP_ARCH_AARCH64", 92, (0x1,), refused(errno.EPERM)),
         ("aarch64", "SCMP_ARCH_AARCH64", 220, (0x01200011,), ALLOWED),  # clone of a process
         ("aarch64", "SCMP_ARCH_AARCH64", 220, (0x00020000,), refused(errno.EPERM)),  # CLONE_NEWNS
         ("aarch64", "SCMP_ARCH_AARCH64", 435, (), refused(errno.ENOSYS)),
@@ -248,7 +257,7 @@ def test_what_is_known_has_its_own_answer(
     expected: int,
     route: str,
 ) -> None:
-    program = compiled(seccomp.default_filter(USUAL, load(machine)), route, tmp_path)
+    program = compiled(USUAL, load(machine), route, tmp_path)
     assert answer(program, ARCHES[name], number, *arguments) == expected
 
 
@@ -274,7 +283,7 @@ print(*words, sep=",")
 @pytest.mark.native
 def test_the_kernel_answers_so_too(tmp_path: Path) -> None:
     machine = load()
-    program = compiled(seccomp.default_filter(USUAL, machine), "document", tmp_path)
+    program = compiled(USUAL, machine, "document", tmp_path)
     # getpid, keyctl, clone3, and two of the future
     numbers = {"amd64": (39, 250, 435, 600, 1000), "arm64": (172, 219, 435, 600, 1000)}
     done = subprocess.run(
