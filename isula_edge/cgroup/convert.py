@@ -95,9 +95,10 @@ def _v2_memory(memory: Mapping[str, Any]) -> Iterable[CgroupFile]:
     if limit is not None:
         yield CgroupFile("memory", "memory.max", _limit(limit, "max"))
     if memory.get("reservation"):
-        yield CgroupFile("memory", "memory.low", str(memory["reservation"]))
+        yield CgroupFile("memory", "memory.low", _limit(memory["reservation"], "max"))
     if swap is not None:
-        only = swap if swap < 0 else max(swap - (limit or 0), 0)
+        # memory and swap together in the runtime-spec, swap alone in the file
+        only = swap if swap < 0 else max(swap - max(limit or 0, 0), 0)
         yield CgroupFile("memory", "memory.swap.max", _limit(only, "max"))
 
 

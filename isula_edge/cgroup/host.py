@@ -15,7 +15,7 @@ __all__ = ["Host", "container_dir"]
 
 def container_dir(parent: str, container_id: str) -> str:
     """Path of a container's cgroup below each hierarchy's root, without leading slash."""
-    return f"{parent.strip('/')}/{container_id}"
+    return f"{parent.strip('/')}/{container_id}".lstrip("/")
 
 
 @dataclass(frozen=True, slots=True)

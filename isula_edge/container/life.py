@@ -15,12 +15,13 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from isula_edge import errors
+from isula_edge.container import programs
 from isula_edge.container.record import Container, Status
 from isula_edge.container.streams import Attachment
 from isula_edge.oci import values
 from isula_edge.runtime.hooks import run_hooks
 from isula_edge.snapshot.base import remove_tree
-from isula_edge.sys import paths, process, syscalls
+from isula_edge.sys import process, syscalls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
@@ -40,10 +41,6 @@ _log = logging.getLogger(__name__)
 _EXIT_UNKNOWN = 255
 _EXIT_FILE_WAIT_S = 5.0
 _DEFAULT_STOP_S = 10.0
-_PROGRAM_DIRS = (
-    *("/bin", "/sbin", "/usr", "/usr/bin", "/usr/sbin"),
-    *("/usr/local", "/usr/local/bin", "/usr/local/sbin"),
-)
 
 
 class Life:
@@ -190,11 +187,7 @@ class Life:
         described = bundle.spec["process"]
         if not described["args"]:
             raise errors.InvalidArgument("No command specified", kind="container", ref=container.id)
-        program = described["args"][0]
-        if not any(_covers(mount["destination"], program) for mount in bundle.spec["mounts"]):
-            env = dict(pair.partition("=")[::2] for pair in described["env"])
-            _, host = paths.find_program(rootfs, program, env.get("PATH", ""), described["cwd"])
-            self._check_program(host)
+        programs.check(rootfs, bundle.spec, self._check_program)
         remove_tree(bundle.run_dir)
         os.makedirs(bundle.run_dir, 0o711)
         os.symlink(f"{bundle.dir}/config.json", f"{bundle.run_dir}/config.json")
@@ -465,13 +458,6 @@ class Life:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             _log.error("background work failed", exc_info=task.exception())
-
-
-def _covers(mount: str, program: str) -> bool:
-    """Whether ``program`` may be seen through a mount, so that the bare root does not tell."""
-    if "/" not in program:
-        return mount in _PROGRAM_DIRS
-    return program == mount or program.startswith(mount + "/")
 
 
 def _process_gone(init: process.Identity) -> asyncio.Future[None]:

@@ -9,7 +9,7 @@ from typing import Any
 from isula_edge import errors
 from isula_edge.oci.values import parse_size
 
-__all__ = ["Mount", "parse_mount", "parse_tmpfs", "parse_volume", "unique"]
+__all__ = ["Mount", "clean", "parse_mount", "parse_tmpfs", "parse_volume", "unique"]
 
 _PROPAGATION = ("private", "rprivate", "slave", "rslave", "shared", "rshared")
 
@@ -51,6 +51,11 @@ class Mount:
         return asdict(self)
 
 
+def clean(path: str) -> str:
+    """The absolute ``path`` in the one way to write it; normpath() leaves two first slashes."""
+    return "/" + os.path.normpath(path).lstrip("/")
+
+
 def _bad(text: str, why: str) -> errors.InvalidArgument:
     return errors.InvalidArgument(
         f"Invalid volume specification '{text}'{why}", kind="mount", ref=text
@@ -58,13 +63,13 @@ def _bad(text: str, why: str) -> errors.InvalidArgument:
 
 
 def _check_target(target: str) -> str:
-    if not target.startswith("/") or os.path.normpath(target).strip("/") == "":
+    if not target.startswith("/") or clean(target) == "/":
         raise errors.InvalidArgument(
             "Invalid volume: path must be absolute, and destination can't be '/'",
             kind="mount",
             ref=target,
         )
-    return os.path.normpath(target)
+    return clean(target)
 
 
 def parse_volume(text: str) -> Mount:
@@ -98,7 +103,7 @@ def parse_volume(text: str) -> Mount:
         read_only = read_only or mode == "ro"
     return Mount(
         "bind",
-        os.path.normpath(fields[0]),
+        clean(fields[0]),
         _check_target(fields[1]),
         read_only,
         propagation or "rprivate",
@@ -154,7 +159,7 @@ def parse_mount(text: str) -> Mount:
     target = table["destination"]
     if not target.startswith("/"):
         raise _bad_mount(text, "Destination must be absolute path")
-    target = os.path.normpath(target)
+    target = clean(target)
     if target == "/":
         raise _bad_mount(text, "Destination can't be '/'")
     word = table.get("readonly", "false")
@@ -172,12 +177,14 @@ def _bind_mount(text: str, table: dict[str, str], target: str, read_only: bool) 
         raise _bad_mount(text, "Missing source")
     if not source.startswith("/"):
         raise _bad_mount(text, "Source must be absolute path")
+    if "tmpfs-size" in table or "tmpfs-mode" in table:
+        raise _bad_mount(text, "Cannot mix tmpfs options with type bind")
     propagation = table.get("bind-propagation", "rprivate")
     if propagation not in _PROPAGATION:
         raise _bad_mount(text, f"Invalid propagation mode:{propagation}")
     if not os.path.exists(source):
         raise _bad_mount(text, f"Source {source} not exist")
-    return Mount("bind", os.path.normpath(source), target, read_only, propagation)
+    return Mount("bind", clean(source), target, read_only, propagation)
 
 
 def _tmpfs_mount(text: str, table: dict[str, str], target: str, read_only: bool) -> Mount:

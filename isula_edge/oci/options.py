@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from isula_edge import errors
 from isula_edge.oci import values
-from isula_edge.oci.mounts import Mount, parse_mount, parse_tmpfs, parse_volume, unique
+from isula_edge.oci.mounts import Mount, clean, parse_mount, parse_tmpfs, parse_volume, unique
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,10 +24,13 @@ if TYPE_CHECKING:
 __all__ = ["MIN_MEMORY", "Settings", "from_record", "parse", "read_hooks", "to_record"]
 
 MIN_MEMORY = 4 << 20
+_SHM_SIZE = 64 << 20
 _HOSTNAME = re.compile(
     r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*"
 )
-_DEVICE_RULE = re.compile(r"([acb]) ([0-9]+|\*):([0-9]+|\*) ([rwm]{1,3})")
+# of all kinds of devices only all devices: the kernel reads no further than the a
+_DEVICE_RULE = re.compile(r"a \*:\* rwm|[cb] ([0-9]{1,9}|\*):([0-9]{1,9}|\*) [rwm]{1,3}")
+_HOOK_VARIABLE = re.compile(r"[^=-][^=]*=.*", re.DOTALL)
 _SYSCTLS = {
     f"kernel.{name}"
     for name in "msgmax msgmnb msgmni sem shmall shmmax shmmni shm_rmid_forced".split()
@@ -68,7 +72,7 @@ class Settings:
     cgroupns: str = ""
     cgroup_parent: str = ""
     mounts: list[Mount] = field(default_factory=list)
-    shm_size: int = 64 << 20
+    shm_size: int = _SHM_SIZE
     memory: int = 0
     memory_reservation: int = 0
     memory_swap: int = 0
@@ -128,7 +132,6 @@ _PLAIN = {
     "platform": "platform",
     "add_host": "add_host",
     "dns": "dns",
-    "cgroupns": "cgroupns",
 }
 _BOOLEANS = ("tty", "interactive", "rm", "read_only", "privileged", "oom_kill_disable", "init")
 _CLIENT_ONLY = {
@@ -193,7 +196,7 @@ def _workdir(settings: Settings, value: str) -> None:
             kind="flag",
             ref="workdir",
         )
-    settings.workdir = os.path.normpath(value)
+    settings.workdir = clean(value)
 
 
 def _stop_signal(settings: Settings, value: str) -> None:
@@ -276,13 +279,24 @@ def _device(settings: Settings, items: list[str]) -> None:
             inside = parts[1]
             mode = parts[2] if len(parts) == 3 else mode
         bad_mode = not mode or not set(mode) <= set("rwm") or len(set(mode)) != len(mode)
-        if len(parts) > 3 or bad_mode or not inside.startswith("/"):
+        absolute = host.startswith("/") and inside.startswith("/") and clean(inside) != "/"
+        if len(parts) > 3 or bad_mode or not absolute:
             raise errors.InvalidArgument(
                 f"Invalid device specification: {item}", kind="flag", ref="device"
             )
-        if not os.path.exists(host):
-            raise errors.InvalidArgument(f"device {host} not found", kind="device", ref=host)
-        settings.devices.append((host, inside, mode))
+        _check_device(host)
+        settings.devices.append((clean(host), clean(inside), mode))
+
+
+def _check_device(path: str) -> None:
+    try:
+        kind = stat.S_IFMT(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        raise errors.InvalidArgument(f"device {path} not found", kind="device", ref=path) from None
+    if kind not in (stat.S_IFCHR, stat.S_IFBLK, stat.S_IFDIR):
+        raise errors.InvalidArgument(
+            f"{path} is neither a device nor a directory of devices", kind="device", ref=path
+        )
 
 
 def _device_rule(settings: Settings, items: list[str]) -> None:
@@ -292,6 +306,7 @@ def _device_rule(settings: Settings, items: list[str]) -> None:
                 f'Invalid value "{item}" for flag --device-cgroup-rule',
                 kind="flag",
                 ref="device-cgroup-rule",
+                hint="all kinds of devices are 'a *:* rwm'" if item.startswith("a ") else "",
             )
         settings.device_rules.append(item)
 
@@ -308,14 +323,40 @@ def read_hooks(path: str) -> dict[str, Any]:
         table = json.loads(text)
         if len(text) > 10 << 20 or not isinstance(table, dict):
             raise ValueError("not a JSON object of at most 10 MB")
-    except (OSError, ValueError) as error:
+        for name, hooks in table.items():
+            if not isinstance(hooks, list | None):
+                raise ValueError(f"{name} is no list of hooks")
+    except (OSError, ValueError, RecursionError) as error:
         raise errors.InvalidArgument(
             f"hook-spec {path} cannot be read: {error}", kind="file", ref=path
         ) from error
-    for hooks in table.values():
-        for hook in hooks:
+    for name, hooks in table.items():
+        for hook in hooks or ():
+            _check_types(name, hook)
             check_hook(hook)
     return table
+
+
+def _check_types(name: str, hook: Any) -> None:
+    def bad(what: str) -> errors.InvalidArgument:
+        return errors.InvalidArgument(f"{name} hook: {what}", kind="hook", ref=name)
+
+    if not isinstance(hook, dict) or not _is_text(hook.get("path", "")):
+        raise bad("it must be an object with the path of a program")
+    for key in ("args", "env"):
+        words = hook.get(key) or []
+        if not isinstance(words, list) or not all(_is_text(word) for word in words):
+            raise bad(f"{key} must be a list of words")
+    for word in hook.get("env") or ():
+        if not _HOOK_VARIABLE.fullmatch(word):
+            raise bad(f"env has {word!r}, which is no NAME=VALUE")
+    if type(hook.get("timeout") or 0) is not int:
+        raise bad("timeout must be a number of seconds")
+
+
+def _is_text(value: Any) -> bool:
+    """Whether ``value`` is a word that a program can be given."""
+    return isinstance(value, str) and not re.search("[\0\ud800-\udfff]", value)
 
 
 def check_hook(hook: Mapping[str, Any]) -> None:
@@ -369,6 +410,7 @@ _READERS: dict[str, Any] = {
     "stop_signal": _stop_signal,
     "stop_timeout": lambda s, v: setattr(s, "stop_timeout", values.parse_int("stop-timeout", v, 0)),
     "security_opt": _security_opt,
+    "cgroupns": _namespace("cgroupns"),
     "net": _namespace("net"),
     "network": _namespace("net"),
     "pid": _namespace("pid"),
@@ -411,7 +453,10 @@ _RESOURCES: dict[str, Any] = {
     "memory_reservation": _memory("memory_reservation"),
     "memory_swap": _memory("memory_swap", unlimited=True),
     "memory_swappiness": _integer("memory_swappiness", -1, 100),
-    "shm_size": _memory("shm_size"),
+    # 0 means the default, as to Docker; a tmpfs of size=0 would have no limit
+    "shm_size": lambda s, v, host: setattr(
+        s, "shm_size", values.parse_size("shm-size", v) or _SHM_SIZE
+    ),
     "oom_score_adj": _integer("oom_score_adj", -1000, 1000),
     "cpu_shares": _integer("cpu_shares", 0),
     "cpu_period": _integer("cpu_period", 0),

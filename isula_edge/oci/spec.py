@@ -8,6 +8,7 @@ import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from isula_edge import errors
 from isula_edge.oci import capabilities, values
 from isula_edge.version import OCI_RUNTIME_SPEC
 
@@ -271,27 +272,38 @@ def _device_rules(settings: Settings) -> list[dict[str, Any]]:
 
 
 def _nodes(path: str) -> list[str]:
-    """Device nodes at ``path``: itself, or all below a directory."""
-    if not os.path.isdir(path):
-        return [path]
-    found = []
+    """Device nodes at ``path``: itself, or all below a directory.
+
+    Raises FailedPrecondition when there is nothing at ``path``.
+    """
+    if not os.path.exists(path):
+        raise errors.FailedPrecondition(f"device {path} not found", kind="device", ref=path)
+    found = [path]
     for folder, _, names in os.walk(path):
         found += [f"{folder}/{name}" for name in names]
-    return [
-        node
-        for node in found
-        if stat.S_ISCHR(os.stat(node).st_mode) or stat.S_ISBLK(os.stat(node).st_mode)
-    ]
+    return [node for node in found if _is_device(node)]
+
+
+def _is_device(path: str) -> bool:
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        # a link that leads nowhere, as /dev/log does without a journal
+        return False
+    return stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
 
 
 def _devices(settings: Settings) -> list[dict[str, Any]]:
-    pairs = [(host, inside) for host, inside, _ in settings.devices]
+    pairs = [
+        (node, inside + node[len(host) :])
+        for host, inside, _ in settings.devices
+        for node in _nodes(host)
+    ]
     if settings.privileged:
         skip = ("/dev/pts", "/dev/shm", "/dev/mqueue", "/dev/console", "/dev/fd")
         taken = {inside for _, inside in pairs}
-        for node in _nodes("/dev"):
-            if not node.startswith(skip) and node not in taken:
-                pairs.append((node, node))
+        hosts = (node for node in _nodes("/dev") if not node.startswith(skip))
+        pairs += [(node, node) for node in hosts if node not in taken]
     devices = []
     basic = {
         "/dev/null",
@@ -302,23 +314,21 @@ def _devices(settings: Settings) -> list[dict[str, Any]]:
         "/dev/tty",
         "/dev/ptmx",
     }
-    for host, inside in pairs:
-        for node in _nodes(host):
-            target = inside + node[len(host) :]
-            found = os.stat(node)
-            if target in basic or not (stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode)):
-                continue
-            devices.append(
-                {
-                    "path": target,
-                    "type": "b" if stat.S_ISBLK(found.st_mode) else "c",
-                    "major": os.major(found.st_rdev),
-                    "minor": os.minor(found.st_rdev),
-                    "fileMode": stat.S_IMODE(found.st_mode),
-                    "uid": found.st_uid,
-                    "gid": found.st_gid,
-                }
-            )
+    for node, target in pairs:
+        if target in basic:
+            continue
+        found = os.stat(node)
+        devices.append(
+            {
+                "path": target,
+                "type": "b" if stat.S_ISBLK(found.st_mode) else "c",
+                "major": os.major(found.st_rdev),
+                "minor": os.minor(found.st_rdev),
+                "fileMode": stat.S_IMODE(found.st_mode),
+                "uid": found.st_uid,
+                "gid": found.st_gid,
+            }
+        )
     return devices
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,16 +30,26 @@ class User:
 
 
 def _lines(root: str, path: str) -> list[list[str]]:
+    """Fields of each line; none where the image has something else than a file."""
+    target = resolve_in_root(root, path)
     try:
-        with open(resolve_in_root(root, path), encoding="utf-8", errors="surrogateescape") as file:
-            text = file.read(_MAX_FILE)
+        # nothing else is opened: a FIFO holds up whoever does, a device may do anything
+        if not stat.S_ISREG(os.lstat(target).st_mode):
+            return []
+        fd = os.open(target, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            text = os.read(fd, _MAX_FILE).decode("utf-8", "surrogateescape")
+        finally:
+            os.close(fd)
     except OSError:
         return []
     return [line.split(":") for line in text.splitlines() if line and line[0] != "#"]
 
 
 def _number(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdigit() and int(text) <= _MAX_ID else None
+    if not text.isascii() or not text.isdigit() or len(text) > 20:
+        return None
+    return int(text) if int(text) <= _MAX_ID else None
 
 
 def resolve_user(root: str, text: str, group_add: Iterable[str] = ()) -> User:
@@ -45,7 +57,7 @@ def resolve_user(root: str, text: str, group_add: Iterable[str] = ()) -> User:
 
     Supplementary groups are those that /etc/group lists for the user, none of them when a
     group was given, as Docker and runc do (case A31j).  Raises InvalidArgument for a name
-    that is in neither file.
+    that is in neither file, and for an entry whose numbers are none.
     """
     name, _, group = text.partition(":")
     name = name or "0"
@@ -61,21 +73,26 @@ def resolve_user(root: str, text: str, group_add: Iterable[str] = ()) -> User:
             kind="user",
             ref=name,
         )
-    uid = _number(entry[2]) if entry else number
-    gid = _number(entry[3]) if entry else 0
+    uid = number if entry is None else _number(entry[2])
     home = (entry[5] if entry else "") or "/"
+    gid: int | None = 0
     extra: set[int] = set()
     if group:
         gid = _find_group(groups, group)
     elif entry is not None:
-        for row in groups:
-            value = _number(row[2])
-            members = row[3].split(",") if len(row) > 3 else []
-            if value is not None and entry[0] in members:
-                extra.add(value)
-    for item in group_add:
-        extra.add(_find_group(groups, item))
-    return User(uid or 0, gid or 0, tuple(sorted(extra)), home)
+        gid = _number(entry[3])
+        extra = _memberships(groups, entry[0])
+    if uid is None or gid is None:
+        raise errors.InvalidArgument(
+            f"user {name} has no valid numbers in its passwd file", kind="user", ref=name
+        )
+    extra |= {_find_group(groups, item) for item in group_add}
+    return User(uid, gid, tuple(sorted(extra)), home)
+
+
+def _memberships(groups: list[list[str]], name: str) -> set[int]:
+    found = {_number(row[2]) for row in groups if len(row) > 3 and name in row[3].split(",")}
+    return {number for number in found if number is not None}
 
 
 def _find_group(groups: list[list[str]], text: str) -> int:

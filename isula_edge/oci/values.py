@@ -26,8 +26,12 @@ RLIMITS = (
     "core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime "
     "sigpending stack"
 ).split()
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?)(i?b)?", re.IGNORECASE)
-_SIGNAL = re.compile(r"([A-Z0-9]+)(?:([+-])(\d+))?")
+# [0-9], since \d and isdigit() take digits of all scripts, and not without end, since int()
+# refuses what has thousands of them
+_SIZE = re.compile(r"([0-9]{1,99}(?:\.[0-9]{1,99})?)\s*([kmgtp]?)(i?b)?", re.IGNORECASE)
+_SIGNAL = re.compile(r"([A-Z0-9]+)(?:([+-])([0-9]{1,3}))?")
+_CPUS = re.compile(r"[0-9]{1,99}(\.[0-9]*)?|\.[0-9]+")
+_RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 _UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40, "p": 50}
 _INT64 = 2**63
 
@@ -60,7 +64,7 @@ def parse_size(flag: str, value: str, *, unlimited: bool = False) -> int:
 def parse_int(flag: str, value: str, low: int = -_INT64, high: int = _INT64 - 1) -> int:
     """A decimal integer between ``low`` and ``high``."""
     text = str(value).strip()
-    if not re.fullmatch(r"[+-]?\d+", text):
+    if not re.fullmatch(r"[+-]?[0-9]{1,99}", text):
         raise _bad(flag, value)
     number = int(text)
     if not low <= number <= high:
@@ -71,7 +75,7 @@ def parse_int(flag: str, value: str, low: int = -_INT64, high: int = _INT64 - 1)
 def parse_cpus(value: str, available: int) -> int:
     """``--cpus`` in 10⁻⁹ CPUs, between 0.01 and the machine's number."""
     text = str(value).strip()
-    if not re.fullmatch(r"\d+(\.\d*)?|\.\d+", text):
+    if not _CPUS.fullmatch(text):
         raise _bad("cpus", value)
     whole, _, part = text.partition(".")
     nano = int(whole or 0) * 10**9 + int((part + "0" * 9)[:9])
@@ -88,9 +92,10 @@ def parse_cpus(value: str, available: int) -> int:
 def _list(text: str) -> set[int]:
     numbers: set[int] = set()
     for part in text.split(","):
-        first, dash, last = part.partition("-")
-        start = int(first)
-        end = int(last) if dash else start
+        found = _RANGE.fullmatch(part)
+        if found is None:
+            raise ValueError
+        start, end = int(found[1]), int(found[2] or found[1])
         if end < start or end > 1 << 16:
             raise ValueError
         numbers.update(range(start, end + 1))
@@ -134,7 +139,7 @@ def parse_bool(flag: str, value: object) -> bool:
 def parse_signal(text: str) -> int:
     """Number of a signal given by number or name, with or without SIG, ``RTMIN+3`` included."""
     word = str(text).strip().upper().removeprefix("SIG")
-    if word.isdigit():
+    if re.fullmatch("[0-9]{1,3}", word):
         number = int(word)
     else:
         found = _SIGNAL.fullmatch(word)
@@ -153,7 +158,7 @@ def parse_signal(text: str) -> int:
 def _limit(word: str, which: str) -> int:
     if word in ("-1", "unlimited"):
         return -1
-    if not re.fullmatch(r"\d+", word):
+    if not re.fullmatch("[0-9]{1,99}", word):
         raise errors.InvalidArgument(
             f'Invalid ulimit {which} value: "{word}"', kind="flag", ref="ulimit"
         )

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import functools
 import os
-import re
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from isula_edge import errors
 from isula_edge.profile import emulator
@@ -23,6 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["Header", "check_executable", "interpreter", "read_header"]
 
 _IDENT = 16
+_PT_INTERP = 3
+_MAX_SEGMENTS = 512
+_MAX_PATH = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,19 +90,36 @@ def _own() -> tuple[bytes, bytes]:
 
 
 def interpreter(path: str) -> str:
-    """The program interpreter (PT_INTERP) or, of a script, what its first line names; ''."""
-    from elftools.common.exceptions import ELFError
-    from elftools.elf.elffile import ELFFile
+    """The program interpreter (PT_INTERP) or, of a script, what its first line names; ''.
 
+    Read by hand (elf(5)): every start of a container asks, and it is a few bytes.
+    """
     try:
         with open(path, "rb") as file:
             head = file.read(256)
             if head[:2] == b"#!":
-                found = re.match(rb"#!\s*(\S+)", head)
-                return found[1].decode(errors="replace") if found else ""
-            file.seek(0)
-            for segment in ELFFile(file).iter_segments("PT_INTERP"):
-                return str(segment.get_interp_name())  # type: ignore[attr-defined]
-    except (OSError, ELFError):
-        pass
+                words = head[2:].partition(b"\n")[0].split()
+                return os.fsdecode(words[0]) if words else ""
+            return _loader(file, head)
+    except (OSError, ValueError, struct.error, OverflowError):
+        # a damaged file: places beyond its end, or beyond all files
+        return ""
+
+
+def _loader(file: BinaryIO, head: bytes) -> str:
+    if len(head) < 52 or head[:4] != b"\x7fELF" or head[4] not in (1, 2):
+        return ""
+    order, wide = (">" if head[5] == 2 else "<"), head[4] == 2
+    (table,) = struct.unpack_from(order + ("Q" if wide else "I"), head, 32 if wide else 28)
+    size, count = struct.unpack_from(order + "HH", head, 54 if wide else 42)
+    layout = order + ("IIQQQQ" if wide else "IIIII")
+    for number in range(min(count, _MAX_SEGMENTS)):
+        file.seek(table + number * size)
+        fields = struct.unpack(layout, file.read(struct.calcsize(layout)))
+        if fields[0] == _PT_INTERP:
+            at, length = (fields[2], fields[5]) if wide else (fields[1], fields[4])
+            if length > _MAX_PATH:
+                return ""
+            file.seek(at)
+            return file.read(length).partition(b"\0")[0].decode()
     return ""

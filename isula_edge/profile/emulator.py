@@ -12,6 +12,8 @@ from isula_edge.profile.profile import all_profiles
 __all__ = ["Entry", "advice", "entries", "handles", "registered"]
 
 BINFMT = "/proc/sys/fs/binfmt_misc"
+# what runs programs for a processor's 32-bit state, which a profile's emulator does not
+_EMULATORS_32 = {"EM_386": "qemu-i386", "EM_ARM": "qemu-arm"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +58,21 @@ def _parse(name: str, text: str) -> Entry | None:
 
 def entries(folder: str = "") -> list[Entry]:
     """Every enabled entry with a magic number; none where binfmt_misc is not mounted."""
-    found = []
     top = folder or BINFMT
+    names: list[str] = []
     with contextlib.suppress(OSError):
         if folder or _on():
-            for name in sorted(os.listdir(top)):
-                if name in ("register", "status"):
-                    continue
-                with open(f"{top}/{name}", encoding="ascii", errors="replace") as file:
-                    entry = _parse(name, file.read())
-                if entry is not None:
-                    found.append(entry)
+            names = sorted(set(os.listdir(top)) - {"register", "status"})
+    found = []
+    for name in names:
+        # one that is taken away meanwhile holds up no other
+        with (
+            contextlib.suppress(OSError),
+            open(f"{top}/{name}", encoding="ascii", errors="replace") as file,
+        ):
+            entry = _parse(name, file.read())
+            if entry is not None:
+                found.append(entry)
     return found
 
 
@@ -105,8 +111,9 @@ def advice(machine: str, bits: int) -> str:
     """What to do so that programs for ``machine`` run."""
     for profile in all_profiles():
         if (machine, bits) in profile.native:
+            program = _EMULATORS_32.get(machine, profile.emulator)
             return (
-                f"register {profile.emulator}-static in binfmt_misc with the flags F and OC "
+                f"register {program}-static in binfmt_misc with the flags F and OC "
                 "(package qemu-user-static), or pull the image for this platform"
             )
     return "pull the image for this platform"

@@ -8,13 +8,14 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 from isula_edge import errors
 from isula_edge.profile.profile import load, shared_seccomp
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from isula_edge.profile.profile import Profile
 
@@ -32,6 +33,9 @@ _OPERATORS = (
     "SCMP_CMP_NE", "SCMP_CMP_LT", "SCMP_CMP_LE", "SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT",
     "SCMP_CMP_MASKED_EQ",
 )  # fmt: skip
+# the one is of use to programs with threads, the other turns a safeguard of the kernel off
+_NEEDLESS_FLAGS = ("SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_SPEC_ALLOW")
+_MAX_ERRNO = 4095
 
 
 def default_filter(capabilities: Iterable[str], profile: Profile | None = None) -> dict[str, Any]:
@@ -77,10 +81,14 @@ def _rules(rule: Mapping[str, Any]) -> list[dict[str, Any]]:
     if "none_of" in rule:
         arguments.append(_masked(index, rule["none_of"], 0))
     arguments += [_masked(index, flag, flag) for flag in rule.get("any_of", ())]
-    arguments += [
-        {"index": index, "value": value, "op": "SCMP_CMP_EQ"} for value in rule.get("equals", ())
-    ]
-    return [{**base, "args": [argument]} for argument in arguments] or [base]
+    equals = rule.get("equals", ())
+    arguments += [{"index": index, "value": value, "op": "SCMP_CMP_EQ"} for value in equals]
+    found = [{**base, "args": [argument]} for argument in arguments] or [base]
+    if equals:
+        # libseccomp compares for equality first, so these are all the others
+        others = {"index": index, "value": min(equals), "op": "SCMP_CMP_GT"}
+        found.append({**_errno(names, errno.EPERM), "args": [others]})
+    return found
 
 
 def _masked(index: int, mask: int, value: int) -> dict[str, Any]:
@@ -99,22 +107,20 @@ def from_json(
     held = set(capabilities)
     try:
         data = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _bad(f"it is no JSON: {error}") from error
     if not isinstance(data, dict) or not isinstance(data.get("defaultAction"), str):
         raise _bad("it has no defaultAction")
     found: dict[str, Any] = {"defaultAction": data["defaultAction"]}
     if data.get("defaultErrnoRet") is not None:
-        found["defaultErrnoRet"] = data["defaultErrnoRet"]
-    if data.get("architectures"):
-        found["architectures"] = list(data["architectures"])
-    elif data.get("archMap"):
-        found["architectures"] = _architectures(data["archMap"], machine)
-    if isinstance(data.get("flags"), list):
-        found["flags"] = data["flags"]
-    syscalls = data.get("syscalls") or []
-    if not isinstance(syscalls, list):
-        raise _bad("syscalls must be a list")
+        found["defaultErrnoRet"] = _number(data, "defaultErrnoRet", "", _MAX_ERRNO)
+    architectures = _words(data, "architectures") or _architectures(data, machine)
+    if architectures:
+        found["architectures"] = architectures
+    flags = _words(data, "flags")
+    if flags:
+        found["flags"] = flags
+    syscalls = _list(data, "syscalls")
     found["syscalls"] = [
         _entry(item) for item in syscalls if _applies(item, held, machine.architecture)
     ]
@@ -127,73 +133,119 @@ def _bad(text: str) -> errors.InvalidArgument:
     )
 
 
-def _architectures(table: Sequence[Mapping[str, Any]], machine: Profile) -> list[str]:
+def _list(table: Mapping[str, Any], key: str, place: str = "") -> list[Any]:
+    found = table.get(key)
+    if found is None:
+        return []
+    if not isinstance(found, list):
+        raise _bad(f"{place}{key} must be a list")
+    return found
+
+
+def _words(table: Mapping[str, Any], key: str, place: str = "") -> list[str]:
+    found = _list(table, key, place)
+    if not all(isinstance(word, str) for word in found):
+        raise _bad(f"{place}{key} must be a list of words")
+    return found
+
+
+def _object(table: Mapping[str, Any], key: str, place: str) -> dict[str, Any]:
+    found = table.get(key)
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        raise _bad(f"{place}{key} must be an object")
+    return found
+
+
+def _number(table: Mapping[str, Any], key: str, place: str, high: int) -> int:
+    found = table.get(key)
+    if type(found) is not int or not 0 <= found <= high:
+        raise _bad(f"{place}{key} must be a number from 0 to {high}")
+    return found
+
+
+def _architectures(data: Mapping[str, Any], machine: Profile) -> list[str]:
+    """What ``archMap`` says of this machine; nothing without one."""
     native = machine.seccomp_architectures[0]
+    table = _list(data, "archMap")
     for item in table:
+        if not isinstance(item, dict):
+            raise _bad("an entry of archMap is no object")
         if item.get("architecture") == native:
-            return [native, *(item.get("subArchitectures") or ())]
-    return [native]
+            return [native, *_words(item, "subArchitectures", "archMap: ")]
+    return [native] if table else []
+
+
+def _names(item: Mapping[str, Any]) -> list[str]:
+    names = item.get("names") or ([item["name"]] if item.get("name") else [])
+    if not isinstance(names, list) or not names or not all(isinstance(x, str) for x in names):
+        raise _bad("an entry of syscalls has no names")
+    return names
 
 
 def _applies(item: Any, held: set[str], architecture: str) -> bool:
     if not isinstance(item, dict):
         raise _bad("an entry of syscalls is no object")
-    includes, excludes = item.get("includes") or {}, item.get("excludes") or {}
-    words = _NATIVE_WORDS.get(architecture, (architecture,))
-    if includes.get("arches") and not set(words) & set(includes["arches"]):
+    words = set(_NATIVE_WORDS.get(architecture, (architecture,)))
+    place = f"{_names(item)[0]}: "
+    includes, excludes = (_object(item, key, place) for key in ("includes", "excludes"))
+    arches, caps, kernel = _conditions(includes, f"{place}includes.")
+    if (arches and not words & arches) or not caps <= held or kernel is False:
         return False
-    if includes.get("caps") and not set(includes["caps"]) <= held:
-        return False
-    if includes.get("minKernel") and not _kernel_is(str(includes["minKernel"])):
-        return False
-    if excludes.get("minKernel") and _kernel_is(str(excludes["minKernel"])):
-        return False
-    if set(excludes.get("arches") or ()) & set(words):
-        return False
-    return not set(excludes.get("caps") or ()) & held
+    arches, caps, kernel = _conditions(excludes, f"{place}excludes.")
+    return not (words & arches or caps & held or kernel)
 
 
-def _kernel_is(wanted: str) -> bool:
-    """A condition of the profile's author, who means the release and nothing else."""
+def _conditions(table: Mapping[str, Any], place: str) -> tuple[set[str], set[str], bool | None]:
+    """Architectures, capabilities, and whether the kernel is new enough (None: not asked)."""
+    arches, caps = (set(_words(table, key, place)) for key in ("arches", "caps"))
+    wanted = table.get("minKernel")
+    if wanted in (None, ""):
+        return arches, caps, None
+    if not isinstance(wanted, str) or not _release(wanted):
+        raise _bad(f"{place}minKernel must be a version such as 4.8")
+    # a condition of the profile's author, who means the release and nothing else
+    return arches, caps, _release(os.uname().release) >= _release(wanted)
 
-    def numbers(text: str) -> tuple[int, ...]:
-        return tuple(int(part) for part in text.split("-")[0].split(".")[:2] if part.isdigit())
 
-    return numbers(os.uname().release) >= numbers(wanted)
+def _release(text: str) -> tuple[int, ...]:
+    found = re.match(r"([0-9]{1,9})(?:\.([0-9]{1,9}))?", text)
+    return tuple(int(part) for part in found.groups() if part) if found else ()
 
 
 def _entry(item: Mapping[str, Any]) -> dict[str, Any]:
-    names = item.get("names") or ([item["name"]] if item.get("name") else [])
-    action = item.get("action")
-    if not names or not all(isinstance(name, str) for name in names):
-        raise _bad("an entry of syscalls has no names")
+    names, action = _names(item), item.get("action")
     if not isinstance(action, str):
         raise _bad(f"{names[0]} has no action")
-    entry: dict[str, Any] = {"names": list(names), "action": action}
+    entry: dict[str, Any] = {"names": names, "action": action}
     if item.get("errnoRet") is not None:
-        entry["errnoRet"] = item["errnoRet"]
-    arguments = item.get("args") or []
-    for argument in arguments:
-        if not isinstance(argument, dict) or argument.get("op") not in _OPERATORS:
-            raise _bad(f"{names[0]} has an argument with an unknown operator")
+        entry["errnoRet"] = _number(item, "errnoRet", f"{names[0]}: ", _MAX_ERRNO)
+    arguments = [_checked(item, names[0]) for item in _list(item, "args", f"{names[0]}: ")]
     if arguments:
-        entry["args"] = [
-            {
-                "index": argument["index"],
-                "value": argument["value"],
-                **({"valueTwo": argument["valueTwo"]} if argument.get("valueTwo") else {}),
-                "op": argument["op"],
-            }
-            for argument in arguments
-        ]
+        entry["args"] = arguments
     return entry
 
 
-def to_lxc(found: Mapping[str, Any]) -> str:
+def _checked(argument: Any, name: str) -> dict[str, Any]:
+    if not isinstance(argument, dict) or argument.get("op") not in _OPERATORS:
+        raise _bad(f"{name} has an argument with an unknown operator")
+    place = f"{name}: args."
+    found = {
+        "index": _number(argument, "index", place, 5),
+        "value": _number(argument, "value", place, 2**64 - 1),
+    }
+    if argument.get("valueTwo"):
+        found["valueTwo"] = _number(argument, "valueTwo", place, 2**64 - 1)
+    return {**found, "op": argument["op"]}
+
+
+def to_lxc(found: Mapping[str, Any], profile: Profile | None = None) -> str:
     """The filter as liblxc reads it (format 2, one list for all architectures).
 
     Raises Unimplemented for what that format cannot say.
     """
+    _check_sayable(found, profile or load())
     default = str(found["defaultAction"])
     if default in ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG"):
         lines = ["2", "blacklist", "[all]"]
@@ -206,6 +258,27 @@ def to_lxc(found: Mapping[str, Any]) -> str:
         tail = "".join(f" {_argument(argument)}" for argument in entry.get("args") or ())
         lines += [f"{_word(name)} {action}{tail}" for name in entry["names"]]
     return "\n".join(lines) + "\n"
+
+
+def _check_sayable(found: Mapping[str, Any], machine: Profile) -> None:
+    # liblxc (4 to 6) reads sections of single architectures and applies them to all
+    given = found.get("architectures") or machine.seccomp_architectures
+    missing = [name for name in machine.seccomp_architectures[1:] if name not in given]
+    if missing:
+        raise errors.Unimplemented(
+            f"runtime lxc cannot leave {', '.join(missing)} out of a seccomp profile",
+            kind="spec",
+            ref="linux.seccomp.architectures",
+            hint="add them to its architectures, or use --runtime runc for this profile",
+        )
+    for flag in found.get("flags") or ():
+        if flag not in _NEEDLESS_FLAGS:
+            raise errors.Unimplemented(
+                f"runtime lxc has no seccomp flag {flag}",
+                kind="spec",
+                ref="linux.seccomp.flags",
+                hint="use --runtime runc for this profile",
+            )
 
 
 def _word(name: str) -> str:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from isula_edge.runtime.base import Bundle
     from isula_edge.sys.process import Reaper
 
-__all__ = ["command", "listed", "run_hooks", "state"]
+__all__ = ["command", "listed", "run_hooks", "state", "variables"]
 
 _DEFAULT_TIMEOUT_S = 120
 
@@ -38,13 +38,19 @@ def listed(bundle: Bundle, *names: str) -> list[dict[str, Any]]:
     return [hook for name in names for hook in table.get(name) or ()]
 
 
+def variables(hook: dict[str, Any]) -> list[str]:
+    """``NAME=VALUE`` of a hook; without a name it would be an option or a program to env(1)."""
+    pairs = hook.get("env") or ()
+    return [pair for pair in pairs if pair.find("=") > 0 and not pair.startswith("-")]
+
+
 def command(hook: dict[str, Any]) -> list[str]:
     """What runs a hook on the host: with its own variables alone, and its time-out."""
     seconds = str(hook.get("timeout") or _DEFAULT_TIMEOUT_S)
     args = list(hook.get("args") or [hook["path"]])
     # env -i: a hook sees just the variables that are listed for it
     return [
-        "/usr/bin/env", "-i", *(hook.get("env") or ()),
+        "/usr/bin/env", "-i", *variables(hook),
         "/usr/bin/timeout", "-s", "KILL", seconds, hook["path"], *args[1:],
     ]  # fmt: skip
 

@@ -205,7 +205,7 @@ class Lxc:
         found = [path for path in sys.path if path]
         code = (
             f"import sys;sys.path[:0]={found!r};"
-            "from isula_edge.runtime.lxc_attach import main;sys.exit(main())"
+            "from isula_edge.helper.lxc_attach import main;sys.exit(main())"
         )
         with ours:
             with theirs:
@@ -279,7 +279,12 @@ class Lxc:
         env = dict(pair.partition("=")[::2] for pair in described.get("env") or ())
         search = env.get("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
         root = bundle.spec["root"]["path"]
-        return paths.find_program(root, described["args"][0], search, described["cwd"])[0]
+        mounts = [
+            (mount["destination"], mount["source"] if mount.get("type") == "bind" else "")
+            for mount in bundle.spec.get("mounts") or ()
+        ]
+        program, cwd = described["args"][0], described["cwd"]
+        return paths.find_program(root, program, search, cwd, mounts)[0]
 
     def _launcher(self, bundle: Bundle) -> bytes:
         """The program conmon takes for a runtime: ``create --bundle B --pid-file P ID``."""

@@ -29,7 +29,7 @@ _NAMESPACES = {
     "user": "user",
     "cgroup": "cgroup",
 }
-_AUTO = {"proc": "proc", "sysfs": "sys"}
+_AUTO = {("proc", "/proc"): "proc", ("sysfs", "/sys"): "sys"}
 _OWN_DEV = {"/dev": "tmpfs", "/dev/pts": "devpts"}
 _REFUSED_ENV = ("LD_", "GLIBC_", "MALLOC_", "LXC_", "LIBC")
 
@@ -98,6 +98,7 @@ def build(bundle: Bundle, *, version: str, monitor_cgroup: str, seccomp_path: st
 
 def _refuse(spec: Mapping[str, Any], linux: Mapping[str, Any], process: Mapping[str, Any]) -> None:
     """What stock LXC has no means for is refused, never silently ignored."""
+    user = process.get("user") or {}
     found = [
         name
         for name, value in (
@@ -107,10 +108,16 @@ def _refuse(spec: Mapping[str, Any], linux: Mapping[str, Any], process: Mapping[
             ("domainname", spec.get("domainname")),
             ("process.scheduler", process.get("scheduler")),
             ("process.ioPriority", process.get("ioPriority")),
-            ("process.user.umask", (process.get("user") or {}).get("umask")),
+            ("process.user.umask", user.get("umask") is not None),
         )
         if value
     ]
+    for entry in linux.get("namespaces") or ():
+        kind = entry["type"]
+        if kind not in (*_NAMESPACES, "mount"):
+            found.append(f"a {kind} namespace")
+        elif kind == "mount" and entry.get("path"):
+            found.append("the mount namespace of another")
     if found:
         raise errors.Unimplemented(
             f"runtime lxc cannot do {', '.join(found)}",
@@ -163,8 +170,10 @@ def _mounts(spec: Mapping[str, Any], linux: Mapping[str, Any]) -> Iterator[str]:
         read_only = "ro" in options
         if _OWN_DEV.get(target) == kind and kind:
             continue
-        if kind in _AUTO and target in ("/proc", "/sys"):
-            auto.append(f"{_AUTO[kind]}:{'ro' if read_only else 'rw'}")
+        name = _AUTO.get((kind, target), "")
+        # there is no proc:ro, but an entry for it is a mount as any other
+        if name and not (name == "proc" and read_only):
+            auto.append(f"{name}:{'ro' if read_only else 'rw'}")
         elif kind in ("cgroup", "cgroup2") and target == "/sys/fs/cgroup":
             auto.append(f"cgroup:{'ro' if read_only else 'rw'}:force")
         elif not is_shared(mount):

@@ -97,9 +97,9 @@ def _before(bundle: Bundle) -> Iterator[str]:
     listed = hooks.listed(bundle, *_BEFORE)
     if listed:
         # outside of strings there is no such text, since they have their quotes escaped
-        head, _, tail = hooks.state(bundle, "created", "PID").partition('"pid": PID')
-        words = shlex.quote(f'{head}"pid": '), shlex.quote(tail)
-        yield f'state={words[0]}"${{LXC_PID:-0}}"{words[1]}'
+        before, _, after = hooks.state(bundle, "created", "PID").partition('"pid": PID')
+        before = shlex.quote(f'{before}"pid": ')
+        yield f'state={before}"${{LXC_PID:-0}}"{shlex.quote(after)}'
         yield from _run(listed)
 
 
@@ -107,7 +107,7 @@ def _attach_code() -> str:
     path = [entry for entry in sys.path if entry]
     return (
         f"import sys;sys.path[:0]={path!r};"
-        "from isula_edge.runtime.lxc_shared import main;sys.exit(main(sys.argv[1:]))"
+        "from isula_edge.helper.lxc_shared import main;sys.exit(main(sys.argv[1:]))"
     )
 
 

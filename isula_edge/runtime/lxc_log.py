@@ -44,13 +44,14 @@ def read_progress(path: str) -> Progress:
             data = file.read(1 << 20)
     except OSError:
         return Progress()
-    failed = _EXEC.search(data)
+    # plain words first: this is asked again for each line that LXC writes
+    failed = _EXEC.search(data) if b"Failed to exec" in data else None
     number = 0
     if failed:
         text = failed.group(1).decode(errors="replace").strip()
         number = next((code for code in errno.errorcode if os.strerror(code) == text), errno.EIO)
-    started = _STARTED.search(data)
-    first = _ERROR.search(data)
+    started = _STARTED.search(data) if b'Started "' in data else None
+    first = _ERROR.search(data) if b" ERROR " in data else None
     message = first.group(2).decode(errors="replace").strip() if first else ""
     return Progress(int(started.group(1)) if started else 0, number, message)
 

@@ -91,12 +91,16 @@ class Supervisor:
 
         Raises Internal with the runtime's own words when ``create`` failed.
         """
-        read_fd, write_fd = os.pipe()
         log_fd = os.open(
             f"{bundle.run_dir}/conmon.log",
             os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC,
             0o600,
         )
+        try:
+            read_fd, write_fd = os.pipe()
+        except OSError:
+            os.close(log_fd)
+            raise
         number = 4
         try:
             pid = process.spawn(

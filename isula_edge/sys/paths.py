@@ -9,10 +9,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from typing import TYPE_CHECKING
 
 from isula_edge import errors
 
-__all__ = ["ensure_target", "find_program", "resolve_in_root"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["ensure_target", "find_program", "resolve", "resolve_in_root"]
 
 _MAX_LINKS = 40
 
@@ -80,11 +84,40 @@ def ensure_target(root: str, path: str, *, directory: bool) -> str:
     return target
 
 
-def find_program(root: str, program: str, search_path: str, cwd: str = "/") -> tuple[str, str]:
+def resolve(root: str, path: str, mounts: Sequence[tuple[str, str]] = ()) -> str:
+    """As :func:`resolve_in_root`, with ``mounts`` over the root: (path inside, host's path).
+
+    '' when ``path`` lies on a mount that is no bind of a host's path.
+    """
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    inside = "/" + "/".join(parts)
+    if ".." in parts:
+        inside = resolve_in_root(root, inside)[len(root) :] or "/"
+    for _ in range(_MAX_LINKS):
+        for target, source in sorted(mounts, key=lambda item: len(item[0]), reverse=True):
+            if inside == target or inside.startswith(target.rstrip("/") + "/"):
+                rest = inside[len(target) :]
+                return (resolve_in_root(source, rest) if rest else source) if source else ""
+        found = resolve_in_root(root, inside)
+        following = found[len(root) :] or "/"
+        if following == inside:
+            return found
+        inside = following
+    return ""
+
+
+def find_program(
+    root: str,
+    program: str,
+    search_path: str,
+    cwd: str = "/",
+    mounts: Sequence[tuple[str, str]] = (),
+) -> tuple[str, str]:
     """Where execvp(3) inside ``root`` finds ``program``: path inside, and the host's path.
 
-    Raises CommandNotFound, or CommandNotExecutable when it is there without execute
-    permission or is a directory.
+    ``mounts`` as for :func:`resolve`; the host's path is '' for the first candidate that
+    lies on one of which nothing is known.  Raises CommandNotFound, or CommandNotExecutable
+    when it is there without execute permission or is a directory.
     """
     base = cwd.rstrip("/")
     if "/" in program:
@@ -99,7 +132,9 @@ def find_program(root: str, program: str, search_path: str, cwd: str = "/") -> t
         candidates = []
     blocked = ""
     for inside in candidates:
-        host = resolve_in_root(root, inside)
+        host = resolve(root, inside, mounts)
+        if not host:
+            return inside, ""
         try:
             mode = os.stat(host, follow_symlinks=False).st_mode
         except OSError:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import platform
 
 __all__ = [
     "CLONE_FS",
@@ -96,7 +95,7 @@ def _check(result: int, call: str, subject: str = "") -> int:
         return result
     number = ctypes.get_errno()
     if number == errno.ENOSYS:
-        text = f"kernel {platform.release()} has no {call}(2)"
+        text = f"kernel {os.uname().release} has no {call}(2)"
     else:
         text = f"{call}: {os.strerror(number)}"
     raise OSError(number, text, subject or None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import tarfile
 from typing import TYPE_CHECKING
 
@@ -125,7 +126,6 @@ def test_an_engine_refuses_it_before_the_start(
     refused(engine, "foreign")
 
 
-@pytest.mark.xfail(reason="programs that lie on a mount are not looked at", strict=True)
 @pytest.mark.root
 @pytest.mark.lxc
 def test_an_engine_refuses_it_on_a_volume_too(engine: Engine, runtime: str, tmp_path: Path) -> None:
@@ -137,3 +137,51 @@ def test_an_engine_refuses_it_on_a_volume_too(engine: Engine, runtime: str, tmp_
         "busybox", "/data/foreign",
     )  # fmt: skip
     refused(engine, "foreign")
+
+
+def test_a_script_for_an_interpreter_of_another_machine(
+    engine: Engine, runtime: str, tmp_path: Path
+) -> None:
+    program = tmp_path / "foreign"
+    program.write_bytes(S390)
+    program.chmod(0o755)
+    script = tmp_path / "script"
+    script.write_text("#!/data/foreign -x\n")
+    script.chmod(0o755)
+    engine.ok(
+        "create", "--name", "foreign", "--runtime", runtime, "-v", f"{tmp_path}:/data",
+        "busybox", "/data/script",
+    )  # fmt: skip
+    refused(engine, "foreign")
+
+
+def test_an_interpreter_that_is_missing_is_named(
+    engine: Engine, runtime: str, tmp_path: Path
+) -> None:
+    script = tmp_path / "script"
+    script.write_text("#!/usr/bin/nosuch\n")
+    script.chmod(0o755)
+    words = ("run", "--rm", "--runtime", runtime, "-v", f"{tmp_path}:/data", "busybox")
+    result = engine.isula(*words, "/data/script")
+    assert result.code == 127
+    assert "/usr/bin/nosuch" in result.err
+
+
+def test_a_loader_that_is_missing_is_named(engine: Engine, runtime: str, tmp_path: Path) -> None:
+    # a program of the host's, whose C library busybox's image does not have
+    shutil.copy("/bin/true", tmp_path / "dynamic")
+    words = ("run", "--rm", "--runtime", runtime, "-v", f"{tmp_path}:/data", "busybox")
+    result = engine.isula(*words, "/data/dynamic")
+    assert result.code == 127
+    assert elf.interpreter("/bin/true") in result.err
+
+
+def test_programs_on_volumes_are_run(engine: Engine, runtime: str, tmp_path: Path) -> None:
+    shutil.copy("/bin/busybox", tmp_path / "echo")
+    (tmp_path / "hello").write_text("#!/data/echo hi\n")
+    (tmp_path / "hello").chmod(0o755)
+    words = ("run", "--rm", "--runtime", runtime, "-v", f"{tmp_path}:/data")
+    assert engine.ok(*words, "busybox", "/data/echo", "one") == "one"
+    assert engine.ok(*words, "-t", "busybox", "/data/echo", "two") == "two"
+    assert engine.ok(*words, "busybox", "/data/hello") == "hi /data/hello"
+    assert engine.ok(*words, "-e", "PATH=/data", "busybox", "echo", "three") == "three"

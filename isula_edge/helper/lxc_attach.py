@@ -20,9 +20,12 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from typing import Any
 
 from isula_edge import wire
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["main"]
 
