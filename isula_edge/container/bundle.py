@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from isula_edge import errors
+from isula_edge.cgroup import container_dir
 from isula_edge.oci import spec as oci_spec
 from isula_edge.oci.user import User, resolve_user
 from isula_edge.runtime.base import Bundle
 from isula_edge.sys import atomic, paths
+from isula_edge.types import ContainerId
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,10 +67,22 @@ class Bundles:
         except (OSError, ValueError):
             return self.bundle(container, {"process": {"args": container.args}})
 
+    def unknown(self, container_id: str, runtime: str) -> Bundle:
+        """The view of a container that only its run directory tells of."""
+        return Bundle(
+            ContainerId(container_id),
+            container_id[:12],
+            f"{self.table.folder}/{runtime}/{container_id}",
+            f"{self.state}/{runtime}/{container_id}",
+            "",
+            {},
+            cgroup=container_dir(self.cgroup_parent, container_id),
+        )
+
     def cgroup(self, container: Container) -> str:
         """The container's cgroup, without leading slash."""
         parent = container.settings.cgroup_parent or self.cgroup_parent
-        return f"{parent.strip('/')}/{container.id}"
+        return container_dir(parent, container.id)
 
     def hostname(self, container: Container) -> str:
         """Its host name: given, the host's in the host's uts namespace, or the short id."""

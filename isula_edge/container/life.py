@@ -15,7 +15,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from isula_edge import errors
-from isula_edge.container import programs
+from isula_edge.container import leftovers, programs
 from isula_edge.container.record import Container, Status
 from isula_edge.container.streams import Attachment
 from isula_edge.oci import values
@@ -415,6 +415,7 @@ class Life:
 
     async def adopt(self) -> None:
         """Takes over running containers and records the end of those that ended meanwhile."""
+        await self._end_leftovers()
         for container in self._table:
             if container.state.status in (Status.CREATED, Status.EXITED):
                 continue
@@ -431,6 +432,30 @@ class Life:
             if container.settings.rm and not container.running:
                 with contextlib.suppress(errors.EngineError):
                     await self.remove(container, force=False)
+
+    async def _end_leftovers(self) -> None:
+        """Ends starts that a crash has interrupted: no record says that they happened."""
+        known = {str(container.id): container for container in self._table}
+        damaged = " ".join(self._table.quarantined)
+        for runtime, container_id in leftovers.run_dirs(self._state, self._runtimes):
+            container = known.get(container_id)
+            if container is None:
+                if container_id in damaged:
+                    continue
+                bundle = self._bundles.unknown(container_id, runtime)
+            elif container.state.status in (Status.CREATED, Status.EXITED):
+                bundle = self._bundles.load(container)
+            else:
+                continue
+            leftovers.end_processes(container_id, bundle.cgroup, self._cgroups)
+            with contextlib.suppress(errors.EngineError, OSError):
+                await self.runtime(runtime).delete(bundle)
+            with contextlib.suppress(OSError):
+                self._driver.unmount(container_id)
+            with contextlib.suppress(OSError):
+                remove_tree(bundle.run_dir)
+            with contextlib.suppress(OSError):
+                os.unlink(f"{self._state}/exits/{container_id}")
 
     def runtime(self, name: str) -> Runtime:
         """The driver called ``name``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -24,6 +25,16 @@ pytestmark = [pytest.mark.root, pytest.mark.lxc]
 def engine(make_engine: Callable[..., Engine]) -> Engine:
     """An engine of the test's own."""
     return make_engine()
+
+
+def processes(word: str) -> list[int]:
+    """Processes with ``word`` in their command line."""
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{name}/cmdline", "rb") as file:
+            if word.encode() in file.read():
+                found.append(int(name))
+    return found
 
 
 def start(engine: Engine, runtime: str, name: str, *words: str) -> process.Identity:
@@ -132,4 +143,5 @@ def test_a_killed_engine_in_the_middle_of_creating_leaves_nothing(
     assert engine.ok("ps", "-aq") == ""
     assert list((engine.graph / "storage" / "overlay" / "rw").iterdir()) == []
     assert engine.mounts() == []
+    assert processes(str(engine.folder)) == [engine.pid]
     engine.ok("rmi", "busybox")

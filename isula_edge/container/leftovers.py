@@ -1,0 +1,62 @@
+"""What a crash in the middle of a start leaves running, found by its id and ended.
+
+The record says "not started", so nobody was told that the container runs, and nobody would
+ever stop it.  A container whose record is damaged is another matter: it goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+from typing import TYPE_CHECKING
+
+from isula_edge.sys import process
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from isula_edge.cgroup import Host
+
+__all__ = ["end_processes", "run_dirs"]
+
+_log = logging.getLogger(__name__)
+
+
+def run_dirs(state: str, runtimes: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """(runtime, container id) of every run directory."""
+    for runtime in runtimes:
+        with contextlib.suppress(OSError):
+            for name in sorted(os.listdir(f"{state}/{runtime}")):
+                if len(name) == 64:
+                    yield runtime, name
+
+
+def end_processes(container_id: str, group: str, cgroups: Host) -> int:
+    """Kills the supervisor, its helpers and everything in ``group``; how many there were.
+
+    Their command lines are known by the id, of which nobody else's has 64 digits.
+    """
+    count = 0
+    for pid in _named(container_id):
+        count += _kill(pid)
+    for pid in cgroups.pids(group):
+        count += _kill(pid)
+    if count:
+        _log.warning("container %s: ended %d processes of a start that failed", container_id, count)
+    return count
+
+
+def _kill(pid: int) -> bool:
+    found = process.identify(pid)
+    return found is not None and process.signal_process(found, signal.SIGKILL)
+
+
+def _named(word: str) -> Iterator[int]:
+    wanted = word.encode()
+    for name in os.listdir("/proc"):
+        if name.isdigit() and int(name) != os.getpid():
+            with contextlib.suppress(OSError), open(f"/proc/{name}/cmdline", "rb") as file:
+                if wanted in file.read():
+                    yield int(name)
