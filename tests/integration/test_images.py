@@ -18,71 +18,12 @@ from tests.fakes.images import FakeLayer, docker_archive, make_image
 from tests.rig import children, until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
+    from tests.integration.conftest import Pulling
     from tests.rig import Engine
 
 pytestmark = [pytest.mark.root, pytest.mark.lxc]
-
-CONFIG = """\
-version: 0.1
-log: {{level: error, accesslog: {{disabled: true}}}}
-storage: {{filesystem: {{rootdirectory: {folder}/registry}}}}
-http: {{addr: "127.0.0.1:5000", secret: tests}}
-"""
-
-
-class Pulling:
-    """An engine and a registry in one network namespace."""
-
-    def __init__(self, engine: Engine, images: Path, folder: Path) -> None:
-        self.engine, self.images, self.folder = engine, images, folder
-        (folder / "registry.yml").write_text(CONFIG.format(folder=folder))
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def up(self) -> None:
-        self.process = subprocess.Popen(
-            [
-                *self.engine.network.prefix,
-                "docker-registry",
-                "serve",
-                f"{self.folder}/registry.yml",
-            ],
-            stdin=subprocess.DEVNULL,
-        )
-        code = "import socket; socket.create_connection(('127.0.0.1', 5000)).close()"
-        words = [*self.engine.network.prefix, sys.executable, "-c", code]
-        until(
-            lambda: subprocess.run(words, stderr=subprocess.DEVNULL, check=False).returncode == 0,
-            "the registry answering",
-        )
-
-    def down(self) -> None:
-        if self.process is not None:
-            self.process.terminate()
-            self.process.wait()
-            self.process = None
-
-    def push(self) -> None:
-        subprocess.run(
-            [
-                *(*self.engine.network.prefix, sys.executable, "ci/images", str(self.images)),
-                *("--push", "127.0.0.1:5000"),
-            ],
-            check=True,
-        )
-
-
-@pytest.fixture
-def pulling(make_engine: Callable[..., Engine], images: Path, tmp_path: Path) -> Iterator[Pulling]:
-    """A fresh engine, and a registry that has busybox."""
-    found = Pulling(make_engine(load=False), images, tmp_path)
-    try:
-        found.up()
-        found.push()
-        yield found
-    finally:
-        found.down()
 
 
 def test_pull_run_remove(pulling: Pulling, runtime: str) -> None:
