@@ -270,11 +270,20 @@ def _process(process: Mapping[str, Any], inherited: dict[str, str]) -> Iterator[
         yield f"lxc.proc.oom_score_adj = {int(process['oomScoreAdj'])}"
     if process.get("apparmorProfile"):
         yield item("lxc.apparmor.profile", process["apparmorProfile"])
-    elif os.path.exists("/sys/kernel/security/apparmor"):
+    elif apparmor_enabled():
         # LXC would apply a profile of its own
         yield "lxc.apparmor.profile = unconfined"
     if process.get("selinuxLabel"):
         yield item("lxc.selinux.context", process["selinuxLabel"])
+
+
+def apparmor_enabled() -> bool:
+    """Whether the kernel confines by AppArmor, whether or not securityfs is mounted."""
+    try:
+        with open("/sys/module/apparmor/parameters/enabled", encoding="ascii") as file:
+            return file.read(1) == "Y"
+    except OSError:
+        return False
 
 
 def _rlimit(value: int) -> str:

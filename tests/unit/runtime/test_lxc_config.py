@@ -236,7 +236,7 @@ def test_no_capabilities_at_all(lines: Lines) -> None:
 def test_lxc_applies_no_apparmor_profile_of_its_own(
     lines: Lines, monkeypatch: pytest.MonkeyPatch, there: bool
 ) -> None:
-    monkeypatch.setattr("os.path.exists", lambda path: there and "apparmor" in path)
+    monkeypatch.setattr("isula_edge.runtime.lxc_config.apparmor_enabled", lambda: there)
     found = values(lines(), "lxc.apparmor.profile")
     assert found == (["unconfined"] if there else [])
 
