@@ -261,3 +261,27 @@ def test_version_and_info(engine: Engine) -> None:
     assert "Storage Driver: overlay" in info
     assert "Default Runtime: lxc" in info
     assert os.uname().release in info
+
+
+def test_a_state_directory_where_nothing_may_be_executed(
+    tmp_path: Path, images: Path, runtime: str
+) -> None:
+    """As /run is mounted on many systems."""
+    engine = Engine(tmp_path / "engine")
+    engine.state.mkdir()
+    words = ["mount", "-t", "tmpfs", "-o", "noexec,nosuid,nodev", "state", str(engine.state)]
+    subprocess.run(words, check=True)
+    try:
+        engine.start()
+        engine.ok("load", "-i", str(images / "docker.tar"))
+        hook = tmp_path / "hooks.json"
+        hook.write_text('{"prestart": [{"path": "/bin/true"}]}')
+        flags = ("--rm", "--runtime", runtime, "--hook-spec", str(hook))
+        assert engine.ok("run", *flags, "busybox", "echo", "plain") == "plain"
+        assert engine.ok("run", "-t", *flags, "busybox", "echo", "tty") == "tty"
+        device = ("--device", "/dev/null:/dev/x", "--sysctl", "kernel.msgmax=4096")
+        assert engine.ok("run", *device, *flags, "busybox", "ls", "/dev/x") == "/dev/x"
+        engine.ok("run", "-d", "--name", "long", "--runtime", runtime, "busybox", "sleep", "1000")
+        assert engine.ok("exec", "long", "echo", "exec") == "exec"
+    finally:
+        engine.close()
