@@ -29,10 +29,13 @@ def start(ctx: Context, ref: str, options: dict[str, Any]) -> int:
 
 def join(ctx: Context, ref: str, options: dict[str, Any]) -> int:
     """Join ``ref``, which runs: its exit code when it ends, 0 when the user leaves."""
-    config = _config(ctx, ref)
+    container = ctx.client.inspect(ref, kind="container")["object"]
+    config: dict[str, Any] = container.get("Config") or {}
+    state = container.get("State") or {}
     tty = bool(config.get("Tty"))
     stdin = bool(config.get("OpenStdin", True)) and not options.get("no-stdin")
-    if tty and stdin and not posix.isatty(0):
+    # what does not run is the engine's to refuse
+    if tty and stdin and state.get("Running") and not posix.isatty(0):
         ctx.err("the input device is not a TTY\n")
         return 1
     params = {"ref": ref, **relay.parameters(stdin=stdin, tty=tty)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from dataclasses import dataclass
@@ -106,6 +107,8 @@ class Bundles:
             if mount.kind == "bind" and not os.path.exists(mount.source):
                 os.makedirs(mount.source, 0o755, exist_ok=True)
         self._targets(document, rootfs)
+        if not settings.external_rootfs:
+            _link_mtab(rootfs)
         text = json.dumps(document, indent=2).encode("utf-8", "surrogateescape")
         atomic.write(f"{folder}/config.json", text, durable=False)
         return self.bundle(container, document)
@@ -210,6 +213,13 @@ class Bundles:
             inside = host[len(rootfs) :]
             if inside:
                 mount["destination"] = inside
+
+
+def _link_mtab(rootfs: str) -> None:
+    """/etc/mtab, which older programs read, where the image has none."""
+    link = paths.resolve_in_root(rootfs, "/etc") + "/mtab"
+    with contextlib.suppress(OSError):
+        os.symlink("/proc/mounts", link)
 
 
 def _read(path: str) -> str:

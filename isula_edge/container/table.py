@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -42,6 +43,9 @@ class Table:
         self._by_id: dict[str, Container] = {}
         self._names: dict[str, str] = {}
         atomic.make_dir(self.folder, 0o711)
+        # iSulad's name of the directory, which scripts know
+        with contextlib.suppress(OSError):
+            os.symlink("lxc", f"{self.folder}/lcr")
 
     def __iter__(self) -> Iterator[Container]:
         return iter(list(self._by_id.values()))

@@ -183,8 +183,9 @@ def _build(
     if "lxc" in runtimes or "lcr" in runtimes:
         raise errors.InvalidArgument(f"{path}: runtimes: lxc is built in and cannot be replaced")
     engine = EngineConfig(
-        graph=one("graph", "/var/lib/isulad").rstrip("/"),
-        state=one("state", "/var/run/isulad").rstrip("/"),
+        # runtimes take no links in paths
+        graph=os.path.realpath(one("graph", "/var/lib/isulad")),
+        state=os.path.realpath(one("state", "/var/run/isulad")),
         storage_driver=one("storage-driver", ""),
         default_runtime=one("default-runtime", ""),
         runtimes=runtimes,

@@ -29,7 +29,7 @@ _HOSTNAME = re.compile(
     r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*"
 )
 # of all kinds of devices only all devices: the kernel reads no further than the a
-_DEVICE_RULE = re.compile(r"a \*:\* rwm|[cb] ([0-9]{1,9}|\*):([0-9]{1,9}|\*) [rwm]{1,3}")
+_DEVICE_RULE = re.compile(r"[acb] ([0-9]{1,9}|\*):([0-9]{1,9}|\*) [rwm]{1,3}")
 _HOOK_VARIABLE = re.compile(r"[^=-][^=]*=.*", re.DOTALL)
 _SYSCTLS = {
     f"kernel.{name}"
@@ -306,8 +306,12 @@ def _device_rule(settings: Settings, items: list[str]) -> None:
                 f'Invalid value "{item}" for flag --device-cgroup-rule',
                 kind="flag",
                 ref="device-cgroup-rule",
-                hint="all kinds of devices are 'a *:* rwm'" if item.startswith("a ") else "",
             )
+        if item.startswith("a ") and item != "a *:* rwm":
+            settings.warnings.append(
+                f"--device-cgroup-rule '{item}' allows every device: type a takes no numbers"
+            )
+            item = "a *:* rwm"
         settings.device_rules.append(item)
 
 

@@ -87,6 +87,9 @@ def resolve_user(root: str, text: str, group_add: Iterable[str] = ()) -> User:
             f"user {name} has no valid numbers in its passwd file", kind="user", ref=name
         )
     extra |= {_find_group(groups, item) for item in group_add}
+    # the primary group too, as login(1) does: a process that changes its primary group must
+    # not get past what a file denies to the old one (CVE-2022-2989)
+    extra.add(gid)
     return User(uid, gid, tuple(sorted(extra)), home)
 
 

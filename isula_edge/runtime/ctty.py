@@ -18,10 +18,10 @@ import struct
 from isula_edge import errors
 from isula_edge.sys import atomic
 
-__all__ = ["GATE", "MACHINES", "PATH", "build", "install"]
+__all__ = ["GATE", "MACHINES", "NAME", "build", "install"]
 
-PATH = "/dev/isula-ctty"
-"""Where the program is inside a container."""
+NAME = "isula-ctty"
+"""The program's name inside a container."""
 GATE = "/dev/isula-gate"
 """The FIFO it reads one byte from before it goes on; absent is fine."""
 

@@ -14,6 +14,7 @@ import errno
 import logging
 import os
 import shlex
+import shutil
 import signal
 import socket
 import sys
@@ -83,8 +84,10 @@ class Lxc:
         text = config.text + lxc_hooks.lines(bundle, self._cgroups)
         if bundle.terminal:
             helper = ctty.install(self._libexec, os.uname().machine)
-            text += lxc_config.mount_entry(helper, ctty.PATH, ("bind", "ro", "create=file"))
-            text += lxc_config.mount_entry(f"{run}/gate", ctty.GATE, ("bind", "create=file"))
+            where = lxc_config.inside(bundle.spec, ctty.NAME)
+            text += lxc_config.mount_entry(helper, where, ("bind", "ro", "create=file"))
+            if lxc_config.own_dev(bundle.spec):
+                text += lxc_config.mount_entry(f"{run}/gate", ctty.GATE, ("bind", "create=file"))
         if config.seccomp:
             atomic.write(seccomp, self._seccomp_text(config.seccomp).encode(), durable=False)
         atomic.write(f"{run}/config", text.encode("utf-8", "surrogateescape"), durable=False)
@@ -162,11 +165,15 @@ class Lxc:
 
     def _failure(self, bundle: Bundle, text: str) -> errors.EngineError:
         reason = lxc_hooks.problem(bundle) or text or "no reason given"
+        kept = f"{bundle.dir}/lxc.log"
+        with contextlib.suppress(OSError):
+            # the run directory does not outlive the failure
+            shutil.copyfile(f"{bundle.run_dir}/lxc.log", kept)
         return errors.Internal(
             f"runtime lxc could not start container {bundle.name}: {reason}",
             kind="container",
             ref=bundle.id,
-            hint=f"see {bundle.run_dir}/lxc.log",
+            hint=f"see {kept}",
         )
 
     def _raise_exec(self, bundle: Bundle, number: int) -> None:
@@ -291,7 +298,7 @@ class Lxc:
         run = bundle.run_dir
         args = list(bundle.spec["process"]["args"])
         if bundle.terminal:
-            args[:1] = [ctty.PATH, self._program_path(bundle)]
+            args[:1] = [lxc_config.inside(bundle.spec, ctty.NAME), self._program_path(bundle)]
         words = [
             self.program, "-F", "-n", bundle.id, "-P", os.path.dirname(run), "-f", f"{run}/config",
             "-o", f"{run}/lxc.log", "-l", "INFO", "-q", "--", *args,

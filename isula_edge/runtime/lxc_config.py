@@ -19,7 +19,16 @@ if TYPE_CHECKING:
 
     from isula_edge.runtime.base import Bundle
 
-__all__ = ["LxcConfig", "build", "fstab_escape", "is_shared", "item", "mount_entry"]
+__all__ = [
+    "LxcConfig",
+    "build",
+    "fstab_escape",
+    "inside",
+    "is_shared",
+    "item",
+    "mount_entry",
+    "own_dev",
+]
 
 _NAMESPACES = {
     "pid": "pid",
@@ -88,11 +97,11 @@ def build(bundle: Bundle, *, version: str, monitor_cgroup: str, seccomp_path: st
     if linux.get("seccomp"):
         lines.append(item("lxc.seccomp.profile", seccomp_path))
     lines += _identity_maps(linux)
-    if bundle.terminal:
-        lines += ["lxc.pty.max = 1024"]
-    else:
-        lines += ["lxc.console.path = none", "lxc.pty.max = 1024"]
-    lines += ["lxc.tty.max = 0", "lxc.autodev = 1"]
+    if not bundle.terminal:
+        lines.append("lxc.console.path = none")
+    own = own_dev(spec)
+    # on a bind of the host's /dev LXC would make nodes, and replace ptmx, for everybody
+    lines += [f"lxc.pty.max = {1024 * own}", "lxc.tty.max = 0", f"lxc.autodev = {int(own)}"]
     return LxcConfig("\n".join(lines) + "\n", inherited, linux.get("seccomp"))
 
 
@@ -201,6 +210,19 @@ def _mounts(spec: Mapping[str, Any], linux: Mapping[str, Any]) -> Iterator[str]:
             yield _entry("tmpfs", path, "tmpfs", ("ro", "size=0k", "optional"))
         else:
             yield _entry("/dev/null", path, "none", ("bind", "optional"))
+
+
+def own_dev(spec: Mapping[str, Any]) -> bool:
+    """Whether /dev is the container's own: on a bind of the host's nothing may be made."""
+    return not any(
+        mount["destination"].rstrip("/") == "/dev" and mount.get("type") == "bind"
+        for mount in spec.get("mounts") or ()
+    )
+
+
+def inside(spec: Mapping[str, Any], name: str) -> str:
+    """Where a file of ours is in the container: in /dev, or in the root."""
+    return f"/dev/{name}" if own_dev(spec) else f"/.{name}"
 
 
 def is_shared(mount: Mapping[str, Any]) -> bool:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from isula_edge import errors
 from isula_edge.runtime import hooks
-from isula_edge.runtime.lxc_config import is_shared, mount_entry
+from isula_edge.runtime.lxc_config import inside, is_shared, mount_entry
 from isula_edge.sys import atomic, paths
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 __all__ = ["lines", "problem"]
 
 _BEFORE = ("prestart", "createRuntime")
-START = "/dev/isula-start"
-"""Where the script of OCI startContainer hooks is inside a container."""
+START = "isula-start"
+"""The script of OCI startContainer hooks inside a container."""
 _KINDS = {"c": "c", "u": "c", "b": "b", "p": "p"}
 
 
@@ -61,8 +61,9 @@ def lines(bundle: Bundle, cgroups: Host) -> str:
     if text:
         path = f"{bundle.dir}/hook-start"
         atomic.write(path, f"#!/bin/sh\n{text}\n".encode(), 0o755, durable=False)
-        found.append(mount_entry(path, START, ("bind", "ro", "create=file")))
-        found.append(f"lxc.hook.start = {START}\n")
+        where = inside(bundle.spec, START)
+        found.append(mount_entry(path, where, ("bind", "ro", "create=file")))
+        found.append(f"lxc.hook.start = {where}\n")
     return "".join(found)
 
 

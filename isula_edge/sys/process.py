@@ -18,10 +18,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Coroutine, Mapping, Sequence
+    from typing import Any
 
 __all__ = ["Identity", "Reaper", "boot_id", "exit_code", "identify", "signal_process", "spawn"]
 
+_DRAIN_S = 1.0
 # what was ignored when the engine was started would be ignored by containers
 _DEFAULTED = [number for number in range(1, 32) if number not in (signal.SIGKILL, signal.SIGSTOP)]
 _CLEAN_ENV = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
@@ -209,9 +211,7 @@ class Reaper:
             feeding, in_w = _feed(in_w, data), -1
             try:
                 async with asyncio.timeout(timeout_s):
-                    out, err, code, _ = await asyncio.gather(
-                        _drain(out_r), _drain(err_r), future, feeding
-                    )
+                    out, err, code = await _communicate(out_r, err_r, feeding, future)
             except TimeoutError:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
@@ -239,6 +239,25 @@ class Reaper:
                     self._ended.pop(next(iter(self._ended)))
             elif not future.done():
                 future.set_result(code)
+
+
+async def _communicate(
+    out: int, err: int, feeding: Coroutine[Any, Any, None], future: asyncio.Future[int]
+) -> tuple[bytes, bytes, int]:
+    """Output, error output and exit code; what a child left behind writes is not awaited."""
+    chunks: tuple[list[bytes], list[bytes]] = ([], [])
+    drains = [
+        asyncio.create_task(_drain(fd, into)) for fd, into in zip((out, err), chunks, strict=True)
+    ]
+    tasks = [*drains, asyncio.create_task(feeding)]
+    try:
+        code = await future
+        await asyncio.wait(drains, timeout=_DRAIN_S)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    return b"".join(chunks[0]), b"".join(chunks[1]), code
 
 
 async def _feed(fd: int, data: bytes) -> None:
@@ -270,10 +289,9 @@ def _set(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-async def _drain(fd: int, limit: int = 1 << 20) -> bytes:
+async def _drain(fd: int, chunks: list[bytes], limit: int = 1 << 20) -> None:
     loop = asyncio.get_running_loop()
     os.set_blocking(fd, False)
-    chunks: list[bytes] = []
     size = 0
     done = loop.create_future()
 
@@ -298,4 +316,3 @@ async def _drain(fd: int, limit: int = 1 << 20) -> bytes:
         await done
     finally:
         loop.remove_reader(fd)
-    return b"".join(chunks)

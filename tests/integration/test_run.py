@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tests.rig import Engine
 
@@ -404,3 +404,39 @@ def test_external_root_file_system_is_used_in_place(
     assert found == "hello"
     assert (root / "made").read_text() == "here\n"
     assert (root / "bin" / "sh").exists()
+
+
+@pytest.mark.parametrize("terminal", [(), ("-t",)])
+def test_a_bind_over_dev_is_left_as_it_is(
+    engine: Engine, tmp_path: Path, terminal: tuple[str, ...]
+) -> None:
+    """What LXC does to its own /dev (nodes, ptmx) would be done to the machine's."""
+    device = tmp_path / "dev"
+    for name in ("pts", "shm"):
+        (device / name).mkdir(parents=True)
+    for name, minor in (("null", 3), ("zero", 5)):
+        os.mknod(device / name, stat.S_IFCHR | 0o666, os.makedev(1, minor))
+    os.mknod(device / "ptmx", stat.S_IFCHR | 0o600, os.makedev(5, 2))
+    for name in ("fd", "stdin", "stdout", "stderr", "console"):
+        (device / name).touch()
+    before = {entry.name: os.lstat(entry).st_ino for entry in device.iterdir()}
+    words = ("run", "--rm", *terminal, "-v", f"{device}:/dev", "busybox", "sh", "-c")
+    assert engine.ok(*words, "echo here >/dev/null && echo done") == "done"
+    assert {entry.name: os.lstat(entry).st_ino for entry in device.iterdir()} == before
+
+
+def test_a_group_of_the_primary_number_stays_when_it_changes(engine: Engine, runtime: str) -> None:
+    """CVE-2022-2989: the primary group is among the supplementary ones."""
+    words = ("run", "--rm", "--runtime", runtime, "-u", "1:29", "busybox")
+    assert "29" in engine.ok(*words, "grep", "^Groups", "/proc/self/status").split()
+
+
+def test_mtab_and_a_graph_behind_a_link(
+    make_engine: Callable[..., Engine], runtime: str, tmp_path: Path
+) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    engine = make_engine("--graph", str(tmp_path / "link"))
+    words = ("run", "--rm", "--runtime", runtime, "busybox", "head", "-n1", "/etc/mtab")
+    assert engine.ok(*words).split()[1] == "/"
+    assert (tmp_path / "real" / "engine.cbor").exists()

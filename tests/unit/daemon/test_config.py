@@ -39,7 +39,10 @@ def test_without_a_file_there_are_defaults(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.delenv("ISULAD_TMPDIR", raising=False)
     found = config.load(config.parse_arguments([]))
     assert found.hosts == ("unix:///var/run/isulad.sock",)
-    assert (found.engine.graph, found.engine.state) == ("/var/lib/isulad", "/var/run/isulad")
+    assert (found.engine.graph, found.engine.state) == (
+        "/var/lib/isulad",
+        os.path.realpath("/var/run/isulad"),
+    )
     assert (found.group, found.pidfile) == ("isula", "/var/run/isulad.pid")
     assert (found.log_level, found.log_driver) == ("INFO", "file")
     assert found.problems == ()
@@ -285,7 +288,7 @@ def test_a_reload_takes_what_may_change_and_leaves_the_rest(
         ' "insecure-registries": ["b"], "max-concurrent-downloads": 9, "color": 1}'
     )
     found = config.reloaded(old, new)
-    assert (found.engine.graph, found.engine.state) == ("/old", "/var/run/isulad")
+    assert (found.engine.graph, found.engine.state) == ("/old", os.path.realpath("/var/run/isulad"))
     assert found.log_level == "DEBUG"
     assert found.engine.registry_mirrors == ("https://a",)
     assert found.engine.insecure_registries == ("b",)

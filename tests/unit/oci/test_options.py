@@ -204,3 +204,9 @@ def test_settings_survive_a_record(tmp_path: Path) -> None:
     assert from_record(record) == settings
     assert from_record({**record, "of_a_later_version": 1}) == settings
     assert isinstance(from_record(record).mounts[0], Mount)
+
+
+def test_a_device_rule_of_type_a_is_for_every_device_and_says_so(parse: Parse) -> None:
+    settings = parse(device_cgroup_rule=["a 11:22 rmw"])
+    assert settings.device_rules == ["a *:* rwm"]
+    assert "every device" in settings.warnings[0]

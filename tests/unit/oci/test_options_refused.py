@@ -67,8 +67,7 @@ BAD: list[tuple[str, Any, str]] = [
     *(
         ("device_cgroup_rule", [text], f'Invalid value "{text}" for flag --device-cgroup-rule')
         for text in ("", "c 1:3", "d 1:3 r", "c 1 r", "c x:3 r", "c 1:3 x", "c 1:3 rwmr",
-                     "c  1:3 r", "c 1:3 r\n", "c 1:\u0663 r", "a 1:3 r", "a 1:3 rwm", "a *:* r",
-                     "a *:3 rwm")
+                     "c  1:3 r", "c 1:3 r\n", "c 1:\u0663 r", "a 1:3")
     ),
     ("log_opt", ["max-size=4095"], "max-size must be at least 4KB"),
     ("log_opt", ["max-size=0"], "max-size must be at least 4KB"),

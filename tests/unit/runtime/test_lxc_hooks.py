@@ -124,7 +124,7 @@ def start_script(bundle: Bundle) -> str:
     path = f"{bundle.dir}/hook-start"
     assert entry == f"lxc.mount.entry = {path} dev/isula-start none bind,ro,create=file 0 0"
     # LXC asks access(2) for it, so it is a path and nothing else
-    assert line == f"lxc.hook.start = {lxc_hooks.START}"
+    assert line == f"lxc.hook.start = /dev/{lxc_hooks.START}"
     return path
 
 
