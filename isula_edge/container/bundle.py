@@ -13,7 +13,7 @@ from isula_edge.cgroup import container_dir
 from isula_edge.oci import spec as oci_spec
 from isula_edge.oci.user import User, resolve_user
 from isula_edge.runtime.base import Bundle
-from isula_edge.sys import atomic, paths
+from isula_edge.sys import atomic, paths, syscalls
 from isula_edge.types import ContainerId
 
 if TYPE_CHECKING:
@@ -80,6 +80,31 @@ class Bundles:
             cgroup=container_dir(self.cgroup_parent, container_id),
         )
 
+    def shm(self, container: Container) -> str:
+        """The directory that is the container's /dev/shm; '' for a tmpfs of its own."""
+        ipc = container.settings.ipc
+        if ipc == "host":
+            return "/dev/shm"
+        if ipc.startswith("container:"):
+            other = self.table.get(ipc.partition(":")[2])
+            return self.shm(other)
+        return "" if ipc in ("none", "private") else f"{self.table.dir(container)}/mounts/shm"
+
+    def mount_shm(self, container: Container) -> None:
+        """Mounts what :meth:`shm` names where it is the container's own, so that others share."""
+        path, settings = self.shm(container), container.settings
+        if not path.startswith(f"{self.table.dir(container)}/") or os.path.ismount(path):
+            return
+        os.makedirs(path, exist_ok=True)
+        flags = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
+        syscalls.mount("shm", path, "tmpfs", flags, f"mode=1777,size={settings.shm_size}")
+
+    def unmount_shm(self, container: Container) -> None:
+        """Takes it away; not mounted is fine."""
+        path = f"{self.table.dir(container)}/mounts/shm"
+        with contextlib.suppress(OSError):
+            syscalls.umount(path, syscalls.MNT_DETACH)
+
     def cgroup(self, container: Container) -> str:
         """The container's cgroup, without leading slash."""
         parent = container.settings.cgroup_parent or self.cgroup_parent
@@ -140,7 +165,7 @@ class Bundles:
             files,
             self._namespaces(container),
             None if settings.privileged else self.seccomp(settings.seccomp, names),
-            "/dev/shm" if settings.ipc == "host" else "",
+            self.shm(container),
             oci_spec.hard_limits(),
         )
         return oci_spec.build(settings, subject)

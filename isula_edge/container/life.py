@@ -118,6 +118,7 @@ class Life:
             self._emit("remove", container.id, self._attributes(container))
 
     def _remove_data(self, container: Container, folder: str) -> None:
+        self._bundles.unmount_shm(container)
         if not container.settings.external_rootfs:
             self._driver.remove(container.id)
         remove_tree(folder)
@@ -183,6 +184,7 @@ class Life:
         else:
             lowers = self._layers.dirs(container.chain_ids)
             rootfs = self._driver.mount(container.id, lowers).path
+        self._bundles.mount_shm(container)
         bundle = self._bundles.prepare(container, rootfs)
         described = bundle.spec["process"]
         if not described["args"]:
@@ -208,8 +210,7 @@ class Life:
                 await runtime.delete(bundle)
             with contextlib.suppress(OSError):
                 remove_tree(bundle.run_dir)
-        if not container.settings.external_rootfs:
-            await asyncio.to_thread(self._driver.unmount, container.id)
+        await asyncio.to_thread(self._unmount, container)
         state.status = Status.EXITED
         state.pid = 0
         state.error = str(error)
@@ -220,6 +221,11 @@ class Life:
         container.ended.set()
         with contextlib.suppress(errors.EngineError, OSError):
             await asyncio.to_thread(self._table.save, container)
+
+    def _unmount(self, container: Container) -> None:
+        if not container.settings.external_rootfs:
+            self._driver.unmount(container.id)
+        self._bundles.unmount_shm(container)
 
     # exit
 
@@ -260,8 +266,7 @@ class Life:
             await runtime.delete(bundle)
         for problem in await run_hooks(bundle, "poststop", "stopped", 0, self._reaper):
             _log.warning("container %s: %s", container.name, problem)
-        if not container.settings.external_rootfs:
-            await asyncio.to_thread(self._driver.unmount, container.id)
+        await asyncio.to_thread(self._unmount, container)
         state.status = Status.EXITED
         state.exit_code = _EXIT_UNKNOWN if code is None else code
         state.pid = 0

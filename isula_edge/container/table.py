@@ -128,6 +128,13 @@ class Table:
     def rename(self, container: Container, new_name: str) -> None:
         """Changes the name, on disk before anybody can see it."""
         old = container.name
+        if not _NAME.fullmatch(new_name):
+            raise errors.FailedPrecondition(
+                f"Invalid container new name ({new_name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are "
+                "allowed.",
+                kind="container",
+                ref=new_name,
+            )
         self.reserve(new_name, container.id)
         container.name = new_name.lstrip("/")
         try:

@@ -95,6 +95,15 @@ def _answer(value: dict[str, Any]) -> None:
     os.write(1, wire.pack(value))
 
 
+def _enter(path: str) -> None:
+    """Changes to ``path``, which is made when it is missing, as iSulad does."""
+    try:
+        os.chdir(path)
+    except FileNotFoundError:
+        os.makedirs(path, 0o755, exist_ok=True)
+        os.chdir(path)
+
+
 def _execute(argv: list[str], env: dict[str, str]) -> int:
     """Tries ``argv`` along the container's PATH; the errno of the failure that counts."""
     program = argv[0]
@@ -153,7 +162,7 @@ def _attach(container: Any, request: dict[str, Any]) -> int:
         try:
             os.close(read_fd)
             if request["cwd"] != "/":
-                os.chdir(request["cwd"])
+                _enter(request["cwd"])
             number = _execute([os.fsdecode(word) for word in argv], env)
         except OSError as error:
             os.write(write_fd, b"c%d" % (error.errno or 5))

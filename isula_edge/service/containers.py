@@ -217,6 +217,12 @@ class Containers:
             if container.removing:
                 raise errors.NotFound(f"No such container:{container.name}", kind="container")
             old = container.name
+            if name.lstrip("/") == old:
+                raise errors.FailedPrecondition(
+                    "Renaming a container with the same name as its current name",
+                    kind="container",
+                    ref=old,
+                )
             await asyncio.to_thread(self._table.rename, container, name)
         self._engine.events.container(
             "rename", container.id, {"image": container.image, "name": name, "oldName": old}

@@ -72,7 +72,7 @@ def info(engine: Engine) -> dict[str, Any]:
     for name in _PROXIES:
         value = os.environ.get(name) or os.environ.get(name.upper())
         if value:
-            found[name] = _SECRET.sub("//xxxxx:xxxxx@", value)
+            found[name] = _SECRET.sub("//xxxx:xxxx@", value)
     return found
 
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.rig import until
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -333,6 +335,21 @@ def test_namespaces_of_another_container(engine: Engine, runtime: str) -> None:
     ).splitlines()
     pid = engine.state_of("first")["Pid"]
     assert found == [os.readlink(f"/proc/{pid}/ns/{kind}") for kind in ("net", "ipc", "pid")]
+
+
+def test_shared_memory_is_shared_with_the_ipc_namespace(engine: Engine, runtime: str) -> None:
+    engine.ok(
+        *("run", "-d", "--name", "first", "--runtime", runtime, "--shm-size", "4m"),
+        *("busybox", "sh", "-c", "echo shared >/dev/shm/file; sleep 1000"),
+    )
+    until(lambda: engine.isula("exec", "first", "test", "-s", "/dev/shm/file").code == 0, "file")
+    join = ("run", "--rm", "--runtime", runtime, "--ipc", "container:first", "busybox")
+    assert engine.ok(*join, "cat", "/dev/shm/file") == "shared"
+    assert engine.ok(*join, "df", "-k", "/dev/shm").splitlines()[-1].split()[1] == "4096"
+    engine.restart()
+    assert engine.ok(*join, "cat", "/dev/shm/file") == "shared"
+    engine.ok("rm", "-f", "first")
+    assert not [place for place in engine.mounts() if "shm" in place]
 
 
 def test_ulimits_and_sysctls(engine: Engine, runtime: str) -> None:
