@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from isula_edge import errors
@@ -32,13 +32,15 @@ _NS_FILE = {"pid": "pid", "network": "net", "ipc": "ipc", "uts": "uts", "cgroup"
 class Bundles:
     """Makes bundles for one engine.
 
-    ``seccomp`` gives the filter for a set of capabilities and a user's own profile text.
+    ``seccomp`` gives the filter for a set of capabilities and a user's own profile text;
+    ``default_ulimits`` are those of a start, whatever they were at creation.
     """
 
     table: Table
     state: str
     cgroup_parent: str
     seccomp: Callable[[str, set[str]], dict[str, Any] | None]
+    default_ulimits: tuple[tuple[str, int, int], ...] = ()
 
     def bundle(self, container: Container, document: dict[str, Any]) -> Bundle:
         """The driver's view of ``container``."""
@@ -147,7 +149,14 @@ class Bundles:
         files: dict[str, str],
     ) -> dict[str, Any]:
         """The runtime-spec document."""
-        settings = container.settings
+        named = {name for name, _, _ in container.settings.ulimits}
+        settings = replace(
+            container.settings,
+            ulimits=[
+                *container.settings.ulimits,
+                *(item for item in self.default_ulimits if item[0] not in named),
+            ],
+        )
         from isula_edge.oci import capabilities
 
         names = set(

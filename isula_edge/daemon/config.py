@@ -12,7 +12,7 @@ from isula_edge import errors
 from isula_edge.daemon import keys
 from isula_edge.oci import values
 from isula_edge.service.config import EngineConfig, RuntimeConfig
-from isula_edge.version import VERSION
+from isula_edge.version import COMMIT, VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,7 +46,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--help", action="help", help="show this text")
-    add("-V", "--version", action="version", version=f"Version {VERSION}")
+    add("-V", "--version", action="version", version=f"Version {VERSION}, commit {COMMIT}")
     add("--config", metavar="FILE", type=os.path.abspath, help=f"settings ({DEFAULT_FILE})")
     add("--validate", action="store_true", help="check the settings and exit")
     add("-H", "--host", action="append", metavar="ADDRESS", help=f"socket ({_DEFAULT_HOST})")

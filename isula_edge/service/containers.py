@@ -104,8 +104,6 @@ class Containers:
     def _defaults(self, settings: Settings, given: Mapping[str, Any]) -> None:
         """Adds what the administrator wants for every container."""
         config = self._engine.config
-        named = {name for name, _, _ in settings.ulimits}
-        settings.ulimits += [item for item in config.default_ulimits if item[0] not in named]
         logged = [str(item) for item in given.get("log_opt") or ()]
         if config.log_max_size and not any(item.startswith("max-size=") for item in logged):
             settings.log_max_size = config.log_max_size

@@ -82,7 +82,13 @@ class Engine:
         self.default_runtime = self.runtime_name(
             config.default_runtime or self.profile.default_runtime
         )
-        self.bundles = Bundles(self.table, config.state, config.cgroup_parent, self._seccomp_filter)
+        self.bundles = Bundles(
+            self.table,
+            config.state,
+            config.cgroup_parent,
+            self._seccomp_filter,
+            config.default_ulimits,
+        )
         self.life = Life(
             self.table,
             self.bundles,

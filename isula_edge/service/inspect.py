@@ -19,11 +19,13 @@ _NEVER = "0001-01-01T00:00:00Z"
 
 
 def _stamp(time_ns: int) -> str:
-    """RFC 3339 in UTC with nanoseconds; year 1 for never."""
+    """RFC 3339 in local time, with nanoseconds and the zone; year 1 for never."""
     if not time_ns:
         return _NEVER
     seconds, rest = divmod(time_ns, 10**9)
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{rest:09d}Z"
+    local = time.localtime(seconds)
+    zone = time.strftime("%z", local)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', local)}.{rest:09d}{zone[:3]}:{zone[3:]}"
 
 
 def container_object(engine: Engine, container: Container) -> dict[str, Any]:
