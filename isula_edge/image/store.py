@@ -176,6 +176,11 @@ class ImageStore:
         self._names.pop(name, None)
         self._write(image)
 
+    def undigest(self, image: Image, digest: str) -> None:
+        """Takes one name with a digest away."""
+        image.digests.remove(digest)
+        self._write(image)
+
     def remove(self, image: Image) -> None:
         """Deletes the record; works on a full disk."""
         self.records.remove(image.id)

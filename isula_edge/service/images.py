@@ -233,6 +233,11 @@ class Images:
             await asyncio.to_thread(self.store.untag, image, name)
             self._events.image("remove", name)
             return {"removed": ref, "deleted": False}
+        digest = next((item for item in image.digests if item in (ref, _familiar(ref))), "")
+        if digest and any("@" not in item for item in image.names):
+            await asyncio.to_thread(self.store.undigest, image, digest)
+            self._events.image("remove", digest)
+            return {"removed": ref, "deleted": False}
         users = self._table.uses().get(image.id, [])
         if users or self._busy(image):
             holder = users[0].id if users else "a container that is being created"

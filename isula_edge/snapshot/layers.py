@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import secrets
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ from isula_edge.store.records import RecordStore
 from isula_edge.sys import atomic
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from isula_edge.snapshot.base import Driver, Style
     from isula_edge.types import ChainId, Digest
 
@@ -23,6 +26,17 @@ _INGEST = "ingest-"
 
 def _dir_name(chain_id: str) -> str:
     return chain_id.partition(":")[2][:24]
+
+
+@contextlib.contextmanager
+def _locked(folder: str) -> Iterator[None]:
+    """One at a time of all processes that commit layers in ``folder``."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
 
 
 class Ingest:
@@ -50,15 +64,21 @@ class Ingest:
         store = self._store
         atomic.fsync_tree(self.path)
         target = f"{store.driver.home}/{_dir_name(chain_id)}"
-        if store.has(chain_id):
-            self.abort()
-            return
-        # a tree without a record is what a crash left between rename and record
-        if os.path.lexists(target):
-            remove_tree(target)
-        os.rename(self.path, target)
-        atomic.fsync_dir(store.driver.home)
-        store.records.write(
+        with _locked(store.driver.home):
+            if not store.has(chain_id):
+                # a tree without a record is what a crash left between rename and record
+                if os.path.lexists(target):
+                    remove_tree(target)
+                os.rename(self.path, target)
+                atomic.fsync_dir(store.driver.home)
+                self._record(chain_id, diff_id, digest or "", compressed_size, size)
+                return
+        self.abort()
+
+    def _record(
+        self, chain_id: ChainId, diff_id: Digest, digest: str, compressed_size: int, size: int
+    ) -> None:
+        self._store.records.write(
             chain_id.partition(":")[2],
             {
                 "chain_id": chain_id,

@@ -98,14 +98,17 @@ class RecordStore:
         self.quarantine_dir = quarantine_dir
         self.quarantined: list[str] = []
         atomic.make_dir(folder)
-        atomic.sweep(folder)
 
     def path(self, key: str) -> str:
         """Where the record ``key`` is or would be."""
         return f"{self.folder}/{key}{SUFFIX}"
 
     def load(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Every readable record with its key; the others are quarantined."""
+        """Every readable record with its key; the others are quarantined.
+
+        Removes what a crash left half-written: only while nobody else writes.
+        """
+        atomic.sweep(self.folder)
         for name in sorted(os.listdir(self.folder)):
             if not name.endswith(SUFFIX):
                 continue

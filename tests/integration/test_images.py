@@ -230,6 +230,34 @@ def test_the_copying_driver_does_the_same(
     assert os.listdir(engine.graph / "storage" / "vfs" / "rw") == []
 
 
+def test_a_digest_and_a_tag_are_removed_one_after_the_other(pulling: Pulling) -> None:
+    engine, name = pulling.engine, "127.0.0.1:5000/busybox:latest"
+    engine.ok("pull", name)
+    digest = engine.image(name)["repo_digests"][0]
+    engine.ok("rmi", digest)
+    assert engine.isula("inspect", digest).code == 1
+    assert engine.ok("run", "--rm", name, "echo", "still") == "still"
+    engine.ok("rmi", name)
+    assert engine.ok("images", "-q") == ""
+
+
+def test_loads_of_one_image_at_once(make_engine: Callable[..., Engine], images: Path) -> None:
+    engine = make_engine(load=False)
+    for _ in range(3):
+        words = ("load", "-i", str(images / "docker.tar"))
+        clients = [
+            engine.popen(*words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            for _ in range(6)
+        ]
+        found = [client.communicate(timeout=60)[1] for client in clients]
+        assert [client.returncode for client in clients] == [0] * 6, found
+        assert engine.ok("run", "--rm", "busybox", "echo", "whole") == "whole"
+        assert len(os.listdir(engine.graph / "layers")) == 1
+        engine.ok("rmi", "busybox")
+        assert os.listdir(engine.graph / "layers") == []
+        assert os.listdir(engine.graph / "storage" / "overlay") == ["rw"]
+
+
 def test_two_pulls_at_once_are_one(pulling: Pulling) -> None:
     words = ("pull", "127.0.0.1:5000/busybox:latest")
     clients = [pulling.engine.popen(*words, stdout=subprocess.DEVNULL) for _ in range(3)]

@@ -266,7 +266,10 @@ def test_other_files_are_no_records(store: RecordStore) -> None:
     assert os.path.exists(f"{store.folder}/notes.txt")
 
 
-def test_opening_removes_what_a_crash_left(store: RecordStore) -> None:
+def test_loading_removes_what_a_crash_left_and_opening_does_not(store: RecordStore) -> None:
+    """A worker opens the store while others write."""
     put(f"{store.folder}/.tmp-b.cbor-1-2", b"half")
     again = RecordStore(store.folder, "layer", store.quarantine_dir)
+    assert len(os.listdir(again.folder)) == 4
+    list(again.load())
     assert sorted(os.listdir(again.folder)) == ["a.cbor", "b.cbor", "c.cbor"]
