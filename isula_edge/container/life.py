@@ -243,15 +243,21 @@ class Life:
         init = container.state.init()
         gone = _process_gone(init)
         try:
-            if not os.path.exists(path):
+            while not os.path.exists(path):
+                event.clear()
                 waiter = asyncio.ensure_future(event.wait())
                 waiting: set[asyncio.Future[Any]] = {waiter, gone}
-                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                if not waiter.done() and not os.path.exists(path):
+                try:
+                    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                    # an overflow of events wakes everybody: only the file says that it ended
+                    if waiter.done() or os.path.exists(path):
+                        continue
                     # init has ended; its supervisor tells why, unless that was killed too
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(asyncio.shield(waiter), _EXIT_FILE_WAIT_S)
-                waiter.cancel()
+                    await asyncio.wait({waiter}, timeout=_EXIT_FILE_WAIT_S)
+                    if not waiter.done():
+                        break
+                finally:
+                    waiter.cancel()
         finally:
             gone.cancel()
             self._waiters.pop(container.id, None)

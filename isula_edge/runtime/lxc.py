@@ -41,6 +41,8 @@ __all__ = ["Lxc"]
 
 _log = logging.getLogger(__name__)
 _START_TIMEOUT_S = 120.0
+_LINES_S = 0.004
+"""How long lines of the log are left to come before it is read again."""
 _MONITOR_CGROUP = "isulad-monitor"
 
 
@@ -123,7 +125,6 @@ class Lxc:
         """Opens the gate and waits until init has been executed."""
         log = f"{bundle.run_dir}/lxc.log"
         changed = asyncio.Event()
-        watch = self._watcher.add(log, syscalls.IN_MODIFY, lambda _: changed.set())
         ended = self._watcher.add(
             os.path.dirname(exit_file(bundle.run_dir)),
             syscalls.IN_MOVED_TO | syscalls.IN_CREATE,
@@ -140,28 +141,41 @@ class Lxc:
                 ref=bundle.id,
             ) from error
         finally:
-            self._watcher.remove(watch)
             self._watcher.remove(ended)
             self._close_gate(bundle)
 
     async def _wait_started(self, bundle: Bundle, log: str, changed: asyncio.Event) -> Started:
         while True:
             changed.clear()
-            progress = lxc_log.read_progress(log)
-            if progress.exec_error:
-                self._raise_exec(bundle, progress.exec_error)
-            if progress.pid:
-                self._release_terminal(bundle)
-                init = process.identify(progress.pid) or process.Identity(
-                    progress.pid, 0, process.boot_id()
-                )
-                return Started(init, self._supervisor.identity(bundle))
-            if os.path.exists(exit_file(bundle.run_dir)):
-                progress = lxc_log.read_progress(log)
-                if not progress.pid and not progress.exec_error:
+            # LXC writes a line per rule of the seccomp profile: one event for many lines
+            mask = syscalls.IN_MODIFY | syscalls.IN_ONESHOT
+            watch = self._watcher.add(log, mask, lambda _: changed.set())
+            try:
+                started = self._started(bundle, lxc_log.read_progress(log))
+                if started is not None:
+                    return started
+                if os.path.exists(exit_file(bundle.run_dir)):
+                    progress = lxc_log.read_progress(log)
+                    started = self._started(bundle, progress)
+                    if started is not None:
+                        return started
                     raise self._failure(bundle, progress.error)
-                continue
-            await changed.wait()
+                await changed.wait()
+            finally:
+                self._watcher.remove(watch)
+            await asyncio.sleep(_LINES_S)
+
+    def _started(self, bundle: Bundle, progress: lxc_log.Progress) -> Started | None:
+        """What there is to tell once init has been executed; raises when it cannot be."""
+        if progress.exec_error:
+            self._raise_exec(bundle, progress.exec_error)
+        if not progress.pid:
+            return None
+        self._release_terminal(bundle)
+        init = process.identify(progress.pid) or process.Identity(
+            progress.pid, 0, process.boot_id()
+        )
+        return Started(init, self._supervisor.identity(bundle))
 
     def _failure(self, bundle: Bundle, text: str) -> errors.EngineError:
         reason = lxc_hooks.problem(bundle) or text or "no reason given"
