@@ -12,6 +12,7 @@ import contextlib
 import errno
 import logging
 import select
+import sys
 from typing import TYPE_CHECKING, Any
 
 from isula_edge import errors, wire
@@ -175,7 +176,11 @@ class Server:
 
     async def listen(self, sock: socket.socket) -> None:
         """Begins to accept connections on a bound stream socket."""
-        server = await asyncio.start_unix_server(self._accept, sock=sock, limit=_HIGH_WATER)
+        options: dict[str, Any] = {"limit": _HIGH_WATER}
+        if sys.version_info >= (3, 13):
+            # its file is not asyncio's to delete: it may be the service manager's
+            options["cleanup_socket"] = False
+        server = await asyncio.start_unix_server(self._accept, sock=sock, **options)
         self._servers.append(server)
 
     async def close(self) -> None:

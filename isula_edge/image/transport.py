@@ -229,6 +229,9 @@ class Transport:
 
     def _context(self, host: str) -> ssl.SSLContext:
         context = ssl.create_default_context()
+        # Python 3.13 asks more of an authority than other engines do, and than many a
+        # device's own has: the extension keyUsage
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         certificates.load(context, self.settings.certs_dir, host)
         if self.settings.skip_verify or self.settings.is_insecure(host):
             context.check_hostname = False
