@@ -299,7 +299,8 @@ class Life:
         ):
             with contextlib.suppress(OSError), open(path, encoding="ascii") as file:
                 counts = [line for line in file if line.startswith("oom_kill ")]
-                return any(line.strip() != "oom_kill 0" for line in counts)
+                if any(line.strip() != "oom_kill 0" for line in counts):
+                    return True
         return False
 
     # stop and kill
