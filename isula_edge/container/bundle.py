@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from isula_edge import errors
 from isula_edge.cgroup import container_dir
+from isula_edge.oci import capabilities
 from isula_edge.oci import spec as oci_spec
 from isula_edge.oci.user import User, resolve_user
 from isula_edge.runtime.base import Bundle
@@ -157,8 +158,6 @@ class Bundles:
                 *(item for item in self.default_ulimits if item[0] not in named),
             ],
         )
-        from isula_edge.oci import capabilities
-
         names = set(
             capabilities.choose(settings.cap_add, settings.cap_drop, privileged=settings.privileged)
         )

@@ -463,7 +463,10 @@ class Life:
             with contextlib.suppress(errors.EngineError, OSError):
                 await self.runtime(runtime).delete(bundle)
             with contextlib.suppress(OSError):
-                self._driver.unmount(container_id)
+                if container is None:
+                    self._driver.unmount(container_id)
+                else:
+                    self._unmount(container)
             with contextlib.suppress(OSError):
                 remove_tree(bundle.run_dir)
             with contextlib.suppress(OSError):

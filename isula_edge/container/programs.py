@@ -11,23 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from isula_edge import errors
 from isula_edge.profile import elf
+from isula_edge.runtime.base import binds
 from isula_edge.sys import paths
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["binds", "check"]
+__all__ = ["check"]
 
 _DEPTH = 4
 """How often an interpreter may have one (BINPRM_MAX_RECURSION)."""
-
-
-def binds(spec: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Mounts of a runtime-spec document: path inside and the host's path, '' for others."""
-    return [
-        (mount["destination"], mount["source"] if mount.get("type") == "bind" else "")
-        for mount in spec.get("mounts") or ()
-    ]
 
 
 def check(root: str, spec: Mapping[str, Any], executable: Callable[[str], None]) -> None:

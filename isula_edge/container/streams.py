@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from isula_edge.runtime.supervisor import STDERR, STDOUT, Supervisor, resize
 from isula_edge.runtime.terminal import set_size
-from isula_edge.sys import process
+from isula_edge.sys import fds, process
 
 if TYPE_CHECKING:
     import socket
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from isula_edge.runtime.base import Bundle, ExecProcess
     from isula_edge.sys.process import Identity
 
-__all__ = ["Attachment", "Session", "relay_exec", "write_all"]
+__all__ = ["Attachment", "Session", "relay_exec"]
 
 _CHUNK = 65536
 _DRAIN_S = 1.0
@@ -198,17 +198,11 @@ class _Copy:
 
     async def run(self) -> None:
         """Copies until end of file."""
-        loop = asyncio.get_running_loop()
         while True:
             try:
                 data = os.read(self._fd, _CHUNK)
             except BlockingIOError:
-                ready = loop.create_future()
-                loop.add_reader(self._fd, _set, ready)
-                try:
-                    await ready
-                finally:
-                    loop.remove_reader(self._fd)
+                await fds.readable(self._fd)
                 continue
             except OSError:
                 return  # EIO: the last slave of a terminal is closed
@@ -220,16 +214,11 @@ class _Copy:
             self.moved.set()
 
 
-def _set(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
-
-
 async def _feed_exec(session: Session, running: ExecProcess, identity: Identity | None) -> None:
     async for kind, value in session.input():
         target = running.master if running.master >= 0 else running.stdin
         if kind == "data" and isinstance(value, bytes) and target >= 0:
-            await write_all(target, value)
+            await fds.write_all(target, value)
         elif kind == "eof" and running.stdin >= 0:
             os.close(running.stdin)
             running.stdin = -1
@@ -237,22 +226,3 @@ async def _feed_exec(session: Session, running: ExecProcess, identity: Identity 
             set_size(running.master, *value)
         elif kind == "signal" and identity is not None and isinstance(value, int):
             process.signal_process(identity, value)
-
-
-async def write_all(fd: int, data: bytes) -> None:
-    """Writes all of ``data`` without blocking the loop; a reader that is gone is fine."""
-    loop = asyncio.get_running_loop()
-    os.set_blocking(fd, False)
-    view = memoryview(data)
-    while view:
-        try:
-            view = view[os.write(fd, view) :]
-        except BlockingIOError:
-            ready = loop.create_future()
-            loop.add_writer(fd, _set, ready)
-            try:
-                await ready
-            finally:
-                loop.remove_writer(fd)
-        except OSError:
-            return  # nobody reads any more

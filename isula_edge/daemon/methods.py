@@ -8,9 +8,9 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from isula_edge import errors
-from isula_edge.container.streams import write_all
 from isula_edge.service import inspect, system
 from isula_edge.service.containers import size_of
+from isula_edge.sys import fds
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -151,7 +151,7 @@ async def _feed(session: Session, fd: int) -> None:
     try:
         async for kind, value in session.input():
             if kind == "data" and isinstance(value, bytes):
-                await write_all(fd, value)
+                await fds.write_all(fd, value)
             elif kind == "eof":
                 return
     finally:

@@ -15,15 +15,12 @@ import sys
 
 from isula_edge.sys import syscalls
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 __all__ = ["main"]
 
 
-def main(words: Sequence[str]) -> int:
+def main() -> int:
     """Attaches the mounts: the exit status, with one line on standard error for a failure."""
+    words = sys.argv[1:]
     try:
         pid = int(words[0])
         clones = [
@@ -48,4 +45,4 @@ def main(words: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

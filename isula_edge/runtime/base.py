@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from isula_edge.sys.process import Identity
     from isula_edge.types import ContainerId
 
-__all__ = ["Bundle", "ExecProcess", "ExecSpec", "Runtime", "Started"]
+__all__ = ["Bundle", "ExecProcess", "ExecSpec", "Runtime", "Started", "binds"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,14 @@ class ExecProcess:
     stderr: int = -1
     master: int = -1
     extra: dict[str, Any] = field(default_factory=dict)
+
+
+def binds(spec: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Mounts of a runtime-spec document: path inside and the host's path, '' for others."""
+    return [
+        (mount["destination"], mount["source"] if mount.get("type") == "bind" else "")
+        for mount in spec.get("mounts") or ()
+    ]
 
 
 class Runtime(Protocol):

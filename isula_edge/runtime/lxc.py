@@ -17,13 +17,12 @@ import shlex
 import shutil
 import signal
 import socket
-import sys
 import tty
 from typing import TYPE_CHECKING
 
 from isula_edge import errors, wire
 from isula_edge.runtime import ctty, lxc_config, lxc_hooks, lxc_log
-from isula_edge.runtime.base import ExecProcess, ExecSpec, Started
+from isula_edge.runtime.base import ExecProcess, ExecSpec, Started, binds
 from isula_edge.runtime.supervisor import exit_file
 from isula_edge.runtime.terminal import open_pty, pty_in
 from isula_edge.sys import atomic, paths, process, syscalls
@@ -223,15 +222,10 @@ class Lxc:
     async def _attach(self, bundle: Bundle, spec: ExecSpec, ends: list[int]) -> int:
         described = bundle.spec["process"]
         ours, theirs = socket.socketpair()
-        found = [path for path in sys.path if path]
-        code = (
-            f"import sys;sys.path[:0]={found!r};"
-            "from isula_edge.helper.lxc_attach import main;sys.exit(main())"
-        )
         with ours:
             with theirs:
                 helper = process.spawn(
-                    [sys.executable, "-IS", "-c", code],
+                    process.python_command("isula_edge.helper.lxc_attach"),
                     stdin=theirs.fileno(),
                     stdout=theirs.fileno(),
                     fds={3: ends[0], 4: ends[1], 5: ends[2]},
@@ -300,12 +294,8 @@ class Lxc:
         env = dict(pair.partition("=")[::2] for pair in described.get("env") or ())
         search = env.get("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
         root = bundle.spec["root"]["path"]
-        mounts = [
-            (mount["destination"], mount["source"] if mount.get("type") == "bind" else "")
-            for mount in bundle.spec.get("mounts") or ()
-        ]
         program, cwd = described["args"][0], described["cwd"]
-        return paths.find_program(root, program, search, cwd, mounts)[0]
+        return paths.find_program(root, program, search, cwd, binds(bundle.spec))[0]
 
     def _launcher(self, bundle: Bundle) -> bytes:
         """The program conmon takes for a runtime: ``create --bundle B --pid-file P ID``."""

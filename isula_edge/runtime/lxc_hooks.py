@@ -18,13 +18,12 @@ import contextlib
 import os
 import re
 import shlex
-import sys
 from typing import TYPE_CHECKING, Any
 
 from isula_edge import errors
 from isula_edge.runtime import hooks
 from isula_edge.runtime.lxc_config import inside, is_shared, mount_entry
-from isula_edge.sys import atomic, paths
+from isula_edge.sys import atomic, paths, process
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -92,7 +91,7 @@ def _run(listed: Iterable[dict[str, Any]]) -> Iterator[str]:
 def _before(bundle: Bundle) -> Iterator[str]:
     shared = [mount for mount in bundle.spec.get("mounts") or () if is_shared(mount)]
     if shared:
-        words = [sys.executable, "-IS", "-c", _attach_code()]
+        words = process.python_command("isula_edge.helper.lxc_shared")
         tail = [word for mount in shared for word in _shared_words(mount)]
         yield f'{shlex.join(words)} "$LXC_PID" {shlex.join(tail)} || exit 1'
     listed = hooks.listed(bundle, *_BEFORE)
@@ -102,14 +101,6 @@ def _before(bundle: Bundle) -> Iterator[str]:
         before = shlex.quote(f'{before}"pid": ')
         yield f'state={before}"${{LXC_PID:-0}}"{shlex.quote(after)}'
         yield from _run(listed)
-
-
-def _attach_code() -> str:
-    path = [entry for entry in sys.path if entry]
-    return (
-        f"import sys;sys.path[:0]={path!r};"
-        "from isula_edge.helper.lxc_shared import main;sys.exit(main(sys.argv[1:]))"
-    )
 
 
 def _shared_words(mount: dict[str, Any]) -> tuple[str, str, str]:

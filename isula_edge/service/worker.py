@@ -8,7 +8,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 from typing import TYPE_CHECKING, Any
 
 from isula_edge import errors, wire
@@ -42,14 +41,12 @@ async def run_worker(
     cancels the worker, and waits until it has cleaned up.
     """
     ours, theirs = socket.socketpair()
-    paths = [path for path in sys.path if path]
-    code = f"import sys;sys.path[:0]={paths!r};from isula_edge.image.worker import main;main()"
     env = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
     env["PATH"] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     with ours:
         with theirs:
             pid = process.spawn(
-                [sys.executable, "-IS", "-c", code],
+                process.python_command("isula_edge.image.worker"),
                 stdin=theirs.fileno(),
                 stdout=theirs.fileno(),
                 stderr=2,

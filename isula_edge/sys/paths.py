@@ -93,8 +93,10 @@ def resolve(root: str, path: str, mounts: Sequence[tuple[str, str]] = ()) -> str
     inside = "/" + "/".join(parts)
     if ".." in parts:
         inside = resolve_in_root(root, inside)[len(root) :] or "/"
+    # the deepest one that covers a path is what is seen
+    deepest = sorted(mounts, key=lambda item: len(item[0]), reverse=True)
     for _ in range(_MAX_LINKS):
-        for target, source in sorted(mounts, key=lambda item: len(item[0]), reverse=True):
+        for target, source in deepest:
             if inside == target or inside.startswith(target.rstrip("/") + "/"):
                 rest = inside[len(target) :]
                 return (resolve_in_root(source, rest) if rest else source) if source else ""

@@ -14,14 +14,26 @@ import asyncio
 import contextlib
 import os
 import signal
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from isula_edge.sys.fds import write_all
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping, Sequence
     from typing import Any
 
-__all__ = ["Identity", "Reaper", "boot_id", "exit_code", "identify", "signal_process", "spawn"]
+__all__ = [
+    "Identity",
+    "Reaper",
+    "boot_id",
+    "exit_code",
+    "identify",
+    "python_command",
+    "signal_process",
+    "spawn",
+]
 
 _DRAIN_S = 1.0
 # what was ignored when the engine was started would be ignored by containers
@@ -151,6 +163,16 @@ def spawn(
             os.close(fd)
 
 
+def python_command(module: str) -> list[str]:
+    """What runs ``main()`` of a module of ours in an interpreter of its own.
+
+    Without site and environment: its start is waited for.  Words may follow.
+    """
+    path = [entry for entry in sys.path if entry]
+    code = f"import sys;sys.path[:0]={path!r};from {module} import main;sys.exit(main())"
+    return [sys.executable, "-IS", "-c", code]
+
+
 def exit_code(status: int) -> int:
     """The shell's number for a wait status: 0-255, or 128 + signal."""
     code = os.waitstatus_to_exitcode(status)
@@ -264,29 +286,10 @@ async def _feed(fd: int, data: bytes) -> None:
     """Writes ``data`` and closes ``fd``; a reader that does not want it is fine."""
     if fd < 0:
         return
-    loop = asyncio.get_running_loop()
-    os.set_blocking(fd, False)
-    view = memoryview(data)
     try:
-        while view:
-            try:
-                view = view[os.write(fd, view) :]
-            except BlockingIOError:
-                ready = loop.create_future()
-                loop.add_writer(fd, _set, ready)
-                try:
-                    await ready
-                finally:
-                    loop.remove_writer(fd)
-    except BrokenPipeError:
-        pass
+        await write_all(fd, data)
     finally:
         os.close(fd)
-
-
-def _set(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
 
 
 async def _drain(fd: int, chunks: list[bytes], limit: int = 1 << 20) -> None:

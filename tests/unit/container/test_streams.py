@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from isula_edge.container import streams
-from isula_edge.container.streams import relay_exec, running_close, write_all
+from isula_edge.container.streams import relay_exec, running_close
 from isula_edge.runtime.base import ExecProcess
+from isula_edge.sys.fds import write_all
 from isula_edge.sys.process import identify
 
 if TYPE_CHECKING:
