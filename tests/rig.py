@@ -88,6 +88,7 @@ class Engine:
         self.log = folder / "isulad.log"
         self.network = NetworkNamespace()
         self.process: subprocess.Popen[bytes] | None = None
+        self.clients: list[subprocess.Popen[bytes]] = []
         folder.mkdir(parents=True, exist_ok=True)
         self.configure(config or {})
 
@@ -192,19 +193,34 @@ class Engine:
         return state
 
     def popen(self, *words: str, **options: Any) -> subprocess.Popen[bytes]:
-        """A client that goes on running; the caller waits for it."""
-        return subprocess.Popen([program("isula"), *words], env=self.client_env, **options)
+        """A client that goes on running; one that nobody waited for is ended by `close`."""
+        self.clients = [client for client in self.clients if client.returncode is None]
+        found: subprocess.Popen[bytes] = subprocess.Popen(
+            [program("isula"), *words], env=self.client_env, **options
+        )
+        self.clients.append(found)
+        return found
+
+    def end_clients(self) -> None:
+        """Ends the clients that a test left behind."""
+        for client in self.clients:
+            if client.returncode is None:
+                with client:
+                    client.kill()
+        self.clients = []
 
     # the end
 
     def remove_containers(self) -> None:
-        """Removes every container, by force."""
+        """Removes every container, by force, and ends clients that a test left behind."""
+        self.end_clients()
         for container in self.ok("ps", "-aq").split():
             result = self.isula("rm", "-f", container)
             assert result.code == 0 or "No such container" in result.err, result
 
     def close(self) -> None:
         """Ends containers and daemon and gives back mounts and the network namespace."""
+        self.end_clients()
         try:
             if self.process is not None and self.process.poll() is None:
                 self.remove_containers()

@@ -7,6 +7,6 @@ machines those of the unified hierarchy.
 from __future__ import annotations
 
 from isula_edge.cgroup.convert import CgroupFile, device_rules, resource_files
-from isula_edge.cgroup.host import Host, container_dir
+from isula_edge.cgroup.host import Host, container_dir, init_groups
 
-__all__ = ["CgroupFile", "Host", "container_dir", "device_rules", "resource_files"]
+__all__ = ["CgroupFile", "Host", "container_dir", "device_rules", "init_groups", "resource_files"]

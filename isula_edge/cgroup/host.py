@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Host", "container_dir"]
+__all__ = ["Host", "container_dir", "init_groups"]
 
 
 def container_dir(parent: str, container_id: str) -> str:
@@ -18,21 +18,46 @@ def container_dir(parent: str, container_id: str) -> str:
     return f"{parent.strip('/')}/{container_id}".lstrip("/")
 
 
+def init_groups(text: str) -> dict[str, str]:
+    """The cgroup of process 1 by controller ("" for version 2) where it is not the root.
+
+    ``text`` is /proc/1/cgroup.  LXC puts its containers below that cgroup, which on a
+    machine's own process 1 is the root or systemd's ``init.scope``, but in a process id
+    namespace without a cgroup namespace may be any.
+    """
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, group = rest.partition(":")
+        group = group.strip("/").removesuffix("init.scope").strip("/")
+        if group and ".." not in group:
+            found.update(dict.fromkeys(controllers.split(","), group))
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Host:
     """Where each controller is mounted.
 
     ``version`` is "1", "hybrid" or "2" (or "" without cgroups); ``mounts`` maps a
-    controller to the mount point of its hierarchy.
+    controller to the mount point of its hierarchy, ``init`` to the cgroup of process 1
+    where that is not the root (`init_groups`): a runtime puts a group there, or at the root.
     """
 
     version: str
     mounts: Mapping[str, str]
+    init: Mapping[str, str] = field(default_factory=dict)
 
     def path(self, controller: str, group: str, name: str = "") -> str:
         """Path of file ``name`` of ``group`` in ``controller``; KeyError when it is absent."""
-        base = f"{self.mounts[controller]}/{group}"
+        *others, base = self._places(controller, group)
+        base = next((place for place in others if os.path.isdir(place)), base)
         return f"{base}/{name}" if name else base
+
+    def _places(self, controller: str, group: str) -> list[str]:
+        mount = self.mounts[controller]
+        init = self.init.get("" if self.version == "2" else controller)
+        return [*([f"{mount}/{init}/{group}"] if init else []), f"{mount}/{group}"]
 
     def has(self, controller: str) -> bool:
         """Whether a limit of this controller can be set."""
@@ -64,15 +89,15 @@ class Host:
         except (OSError, KeyError):
             return ""
 
-    def oom_file(self, group: str) -> str:
-        """The file that counts the OOM killer's visits to ``group``, or ''.
+    def oom_files(self, group: str) -> list[str]:
+        """The files of which one counts the OOM killer's visits to ``group``.
 
         memory.events, or memory.oom_control of version 1, which counts since Linux 4.13.
         """
         if not self.has("memory"):
-            return ""
+            return []
         name = "memory.events" if self.version == "2" else "memory.oom_control"
-        return self.path("memory", group, name)
+        return [f"{place}/{name}" for place in self._places("memory", group)]
 
     def freeze(self, group: str, frozen: bool) -> None:
         """Freezes or thaws (v1 freezer, or cgroup.freeze of Linux 5.2)."""
@@ -83,7 +108,7 @@ class Host:
 
     def remove(self, group: str) -> None:
         """Removes what is left of ``group`` in every hierarchy; busy or absent is fine."""
-        for mount in set(self.mounts.values()):
-            for folder, _, _ in os.walk(f"{mount}/{group}", topdown=False):
+        for place in {place for name in self.mounts for place in self._places(name, group)}:
+            for folder, _, _ in os.walk(place, topdown=False):
                 with contextlib.suppress(OSError):
                     os.rmdir(folder)

@@ -294,7 +294,7 @@ class Life:
     def _oom(self, container: Container, bundle: Bundle) -> bool:
         """Whether the OOM killer was there: by the cgroup, or the copy that a runtime left."""
         for path in (
-            self._cgroups.oom_file(self._bundles.cgroup(container)),
+            *self._cgroups.oom_files(self._bundles.cgroup(container)),
             bundle.run_dir + "/oom",
         ):
             with contextlib.suppress(OSError), open(path, encoding="ascii") as file:

@@ -176,6 +176,6 @@ def _memory(bundle: Bundle, cgroups: Host) -> Iterator[str]:
     """For a container with a limit; LXC removes the cgroup before anybody else could look."""
     linux = bundle.spec.get("linux") or {}
     group = (linux.get("cgroupsPath") or bundle.cgroup).strip("/")
-    file = cgroups.oom_file(group)
-    if file and ((linux.get("resources") or {}).get("memory") or {}).get("limit"):
-        yield f"cat {shlex.quote(file)} >{shlex.quote(bundle.run_dir)}/oom 2>/dev/null; exit 0"
+    files = shlex.join(cgroups.oom_files(group))
+    if files and ((linux.get("resources") or {}).get("memory") or {}).get("limit"):
+        yield f"cat {files} >{shlex.quote(bundle.run_dir)}/oom 2>/dev/null; exit 0"

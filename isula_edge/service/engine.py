@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from isula_edge import errors, kernel, profile
-from isula_edge.cgroup import Host
+from isula_edge.cgroup import Host, init_groups
 from isula_edge.container.bundle import Bundles
 from isula_edge.container.life import Life
 from isula_edge.container.table import Table
@@ -298,12 +298,13 @@ def _fitted(config: EngineConfig, arch: profile.Profile) -> EngineConfig:
 
 
 def _cgroup_host() -> Host:
-    layout = kernel.cgroup_layout(kernel.Live())
+    source = kernel.Live()
+    layout = kernel.cgroup_layout(source)
     version = {"v1": "1", "hybrid": "hybrid", "v2": "2"}.get(layout.version, "")
     mounts = dict(layout.mounts)
     if layout.unified:
         mounts[""] = layout.unified
-    return Host(version, mounts)
+    return Host(version, mounts, init_groups(source.read("/proc/1/cgroup") or ""))
 
 
 def _driver_of(graph: str) -> str:

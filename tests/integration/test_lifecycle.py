@@ -192,7 +192,7 @@ def test_ps_columns_filters_and_order(engine: Engine, runtime: str) -> None:
 
 def test_logs_tail_timestamps_and_follow(engine: Engine, runtime: str) -> None:
     lines = "for i in 1 2 3 4 5; do echo line $i; done"
-    script = f"{lines}; while [ ! -e /go ]; do sleep 0.02; done; echo last"
+    script = f"{lines}; while [ ! -e /go ]; do sleep 0.02; done; echo last; sleep 1000"
     run(engine, runtime, "talk", "busybox", "sh", "-c", script)
     logged(engine, "talk", "line 5")
     assert engine.ok("logs", "--tail", "2", "talk").splitlines() == ["line 4", "line 5"]
@@ -203,7 +203,9 @@ def test_logs_tail_timestamps_and_follow(engine: Engine, runtime: str) -> None:
     assert follower.stdout is not None
     assert follower.stdout.readline() == b"line 5\n"
     engine.ok("exec", "talk", "touch", "/go")
-    assert follower.communicate(timeout=60)[0] == b"last\n"
+    assert follower.stdout.readline() == b"last\n"
+    engine.ok("stop", "-t", "0", "talk")
+    assert follower.communicate(timeout=60)[0] == b""
     assert follower.returncode == 0
 
 

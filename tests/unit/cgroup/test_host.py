@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from isula_edge import kernel
-from isula_edge.cgroup import Host, container_dir
+from isula_edge.cgroup import Host, container_dir, init_groups
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -130,9 +130,40 @@ def test_freezing_in_version_2(v2: Host, tmp_path: Path, frozen: bool, word: str
 
 
 def test_where_the_oom_killer_is_counted(v1: Host, v2: Host, tmp_path: Path) -> None:
-    assert v1.oom_file(GROUP) == f"{tmp_path}/memory/{GROUP}/memory.oom_control"
-    assert v2.oom_file(GROUP) == f"{tmp_path}/unified/{GROUP}/memory.events"
-    assert Host("1", {"pids": "/x"}).oom_file(GROUP) == ""
+    assert v1.oom_files(GROUP) == [f"{tmp_path}/memory/{GROUP}/memory.oom_control"]
+    assert v2.oom_files(GROUP) == [f"{tmp_path}/unified/{GROUP}/memory.events"]
+    assert Host("1", {"pids": "/x"}).oom_files(GROUP) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("9:name=systemd:/init.scope\n4:memory:/\n0::/init.scope\n", {}),
+        ("4:memory:/a/b\n2:cpu,cpuacct:/c\n", {"memory": "a/b", "cpu": "c", "cpuacct": "c"}),
+        ("0::/box.slice/init.scope\n", {"": "box.slice"}),
+        ("0::/../..\n", {}),
+        ("", {}),
+    ],
+)
+def test_the_cgroup_of_process_1(text: str, expected: dict[str, str]) -> None:
+    assert init_groups(text) == expected
+
+
+@pytest.mark.parametrize(("version", "key"), [("1", "memory"), ("2", "")])
+def test_groups_below_process_1_are_found_and_those_at_the_root_too(
+    tmp_path: Path, version: str, key: str
+) -> None:
+    host = Host(version, {"memory": str(tmp_path)}, {key: "box"})
+    name = {"1": "memory.oom_control", "2": "memory.events"}[version]
+    assert host.oom_files(GROUP) == [f"{tmp_path}/box/{GROUP}/{name}", f"{tmp_path}/{GROUP}/{name}"]
+    assert host.path("memory", GROUP) == f"{tmp_path}/{GROUP}"
+    tree(tmp_path, GROUP, f"box/{GROUP}")
+    assert host.path("memory", GROUP, "x") == f"{tmp_path}/box/{GROUP}/x"
+    for place in ("", "box/"):
+        (tmp_path / place / GROUP / "cgroup.procs").unlink()
+    host.remove(GROUP)
+    assert not (tmp_path / GROUP).exists()
+    assert not (tmp_path / "box" / GROUP).exists()
 
 
 def test_a_group_is_removed_from_every_hierarchy(tmp_path: Path) -> None:
