@@ -1,20 +1,18 @@
-"""Flags and settings; becomes the sandbox on a copy of the interpreter."""
+"""Flags and settings; ``images`` as the first word measures pulls instead of commands."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import os
 import random
-import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
-from typing import NoReturn
+from typing import Any
 
 from benchmarks import config as settings_file
+from benchmarks import sandbox
 from benchmarks.config import Config, ConfigError
 
 _ROOT = Path(__file__).resolve().parent.parent
@@ -53,15 +51,7 @@ def _settings(flags: argparse.Namespace) -> Config:
         "log_lever": _LEVELS.get(flags.loglever),
     }
     values.update({key: value for key, value in overrides.items() if value is not None})
-    for item in flags.program:
-        name, separator, path = item.partition("=")
-        if not separator:
-            raise ConfigError(f"--program {item}: not NAME=PATH")
-        values["programs"][name] = path
-    for name in ("isula", "isulad"):
-        beside = Path(sys.executable).with_name(name)
-        if beside.exists():
-            values["programs"].setdefault(name, str(beside))
+    values["programs"] = settings_file.programs(flags.program, values["programs"])
     return settings_file.parse(values)
 
 
@@ -75,48 +65,33 @@ def _archive(config: Config) -> Path:
     return archive
 
 
-def _become_sandbox(config: Config, flags: argparse.Namespace, archive: Path) -> NoReturn:
-    """Continues in the sandbox.
-
-    On the interpreter's own file the harness would share pages with an engine written in
-    Python, and make its proportional memory look smaller than it is.
-    """
-    work = Path(tempfile.mkdtemp(prefix="isula-bench.", dir=flags.work))
-    python = work / "harness" / "bin" / "python"
-    python.parent.mkdir(parents=True)
-    original = Path(sys.executable).resolve()
-    shutil.copy(original, python)
-    (work / "harness" / "pyvenv.cfg").write_text(f"home = {original.parent}\n")
-    output = Path(config.out_put_file).absolute()
-    output.parent.mkdir(parents=True, exist_ok=True)
-    path = work / "settings.json"
-    document = {
+def _document(config: Config, flags: argparse.Namespace, archive: Path) -> dict[str, Any]:
+    """What the harness in the sandbox needs to know."""
+    return {
+        "harness": "benchmarks.harness",
         "config": dataclasses.asdict(config),
-        "name": f"isula-bench-{os.getpid()}",
-        "work": str(work),
-        "output": str(output),
         "archive": str(archive),
         "seed": random.randrange(1 << 32) if flags.seed is None else flags.seed,
     }
-    path.write_text(json.dumps(document))
-    environment = {**os.environ, "PYTHONPATH": str(_ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
-    words = [str(python), "-m", "benchmarks.sandbox", str(path)]
-    os.execve(words[0], words, environment)
 
 
 def main(argv: list[str]) -> int:
     """Runs what flags and settings say; does not return unless they cannot be used."""
-    flags = _flags(argv)
     if os.geteuid() != 0:
         print("benchmarks: run it as root", file=sys.stderr)
         return 2
     try:
+        if argv[:1] == ["images"]:
+            from benchmarks import images
+
+            return images.command(argv[1:], _ROOT)
+        flags = _flags(argv)
         config = _settings(flags)
-        archive = _archive(config)
+        document = _document(config, flags, _archive(config))
+        sandbox.enter(document, Path(config.out_put_file), flags.work, _ROOT)
     except (ConfigError, OSError) as e:
         print(f"benchmarks: {e}", file=sys.stderr)
         return 2
-    _become_sandbox(config, flags, archive)
 
 
 if __name__ == "__main__":

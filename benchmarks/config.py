@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
 import tomllib
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+    from collections.abc import Mapping, Sequence
 
-__all__ = ["ENGINES", "Config", "ConfigError", "parse", "read"]
+__all__ = ["ENGINES", "Config", "ConfigError", "parse", "programs", "read"]
 
 ENGINES = ("isula", "isula-runc", "docker", "podman")
 """Every name that ``runtime_names`` may hold."""
@@ -72,6 +73,24 @@ def _yaml(text: str) -> object:
         return yaml.safe_load(text)
     except yaml.YAMLError as e:
         raise ConfigError(str(e)) from e
+
+
+def programs(words: Sequence[str], others: Mapping[str, str]) -> dict[str, str]:
+    """Paths of programs: ``words`` are NAME=PATH; the engine beside this Python if none is named.
+
+    ConfigError for a word of another form.
+    """
+    found = dict(others)
+    for word in words:
+        name, separator, path = word.partition("=")
+        if not separator:
+            raise ConfigError(f"--program {word}: not NAME=PATH")
+        found[name] = path
+    for name in ("isula", "isulad"):
+        beside = Path(sys.executable).with_name(name)
+        if beside.exists():
+            found.setdefault(name, str(beside))
+    return found
 
 
 def parse(document: Mapping[str, Any]) -> Config:

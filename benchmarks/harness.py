@@ -8,14 +8,13 @@ import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import engines, host, memory, operations, process, report, tree
+from benchmarks import engines, host, memory, operations, process, report, sandbox, tree
 from benchmarks.config import parse
 from benchmarks.engines import Engine, EngineError
 from benchmarks.statistics import Sample, VoidRunError, summarise
@@ -230,9 +229,7 @@ def main(path: str) -> int:
     """Runs what the settings file at ``path`` says: 1 when an engine's figures are void."""
     settings = json.loads(Path(path).read_text())
     config = parse(settings["config"])
-    # engines keep sockets and locks here that would otherwise meet those of others
-    for place in ("/run", "/dev/shm"):
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "bench", place], check=True)
+    sandbox.private_places()
     process.prepare()
     signal.signal(signal.SIGTERM, _interrupted)
     run = Run(config, [], random.Random(settings["seed"]), os.getppid())

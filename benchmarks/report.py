@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from benchmarks.harness import Cell
     from benchmarks.statistics import Summary
 
-__all__ = ["figures", "markdown", "write"]
+__all__ = ["figures", "header", "machine", "markdown", "row", "save", "write"]
 
 _REFERENCES = ("docker", "podman")
 _OURS = ("isula", "isula-runc")
@@ -53,7 +53,11 @@ def figures(cells: Sequence[Cell], summary: Summary) -> dict[str, Any]:
 
 def write(document: dict[str, Any], path: Path) -> None:
     """Writes the result and, beside it, the table, which is printed too."""
-    text = markdown(document)
+    save(document, markdown(document), path)
+
+
+def save(document: dict[str, Any], text: str, path: Path) -> None:
+    """Writes a result as JSON and ``text`` beside it, which is printed too."""
     target = path if path.suffix == ".json" else path.with_name(f"{path.name}.json")
     target.write_text(json.dumps(document, indent=1) + "\n")
     target.with_suffix(".md").write_text(text)
@@ -62,7 +66,7 @@ def write(document: dict[str, Any], path: Path) -> None:
 
 def markdown(document: dict[str, Any]) -> str:
     """The whole result in words and tables."""
-    config, host = document["config"], document["host"]
+    config = document["config"]
     names = list(config["runtime_names"])
     moment = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(document["began"]))
     lines = ["# isula beside Docker and Podman", "", f"{moment}, {document['seconds']} s", ""]
@@ -70,13 +74,7 @@ def markdown(document: dict[str, Any]) -> str:
         lines += ["**This run is void**: " + ", ".join(document["failures"]) + " failed.", ""]
         for name, text in document["failures"].items():
             lines += [f"{name}:", "", *(f"    {line}" for line in text.splitlines()), ""]
-    load = ", ".join(f"{value:.2f}" for value in host["load_average"])
-    lines += [
-        f"{host['cores']} cores ({host['cpu']}), {host['memory']}, {host['distribution']}, "
-        f"kernel {host['kernel']}, cgroup {host['cgroup']}; load average at the start {load}",
-        "",
-        _EQUAL,
-    ]
+    lines += [machine(document["host"]), "", _EQUAL]
     for name, found in document["versions"].items():
         lines.append(f"- {name}: " + "; ".join(f"{part} {said}" for part, said in found.items()))
     lines += ["", "Operations:", ""]
@@ -89,6 +87,15 @@ def markdown(document: dict[str, Any]) -> str:
         count = document["restless_batches"]
         lines += ["", f"Before {count} turns the machine did not come to rest in time."]
     return "\n".join(lines) + "\n"
+
+
+def machine(host: dict[str, Any]) -> str:
+    """The machine in one line."""
+    load = ", ".join(f"{value:.2f}" for value in host["load_average"])
+    return (
+        f"{host['cores']} cores ({host['cpu']}), {host['memory']}, {host['distribution']}, "
+        f"kernel {host['kernel']}, cgroup {host['cgroup']}; load average at the start {load}"
+    )
 
 
 def _mode_tables(document: dict[str, Any], mode: str, names: list[str]) -> list[str]:
@@ -104,9 +111,9 @@ def _mode_tables(document: dict[str, Any], mode: str, names: list[str]) -> list[
         for operation, figure in table.items():
             values = [figure.get(name, {}).get(key) for name in names]
             if any(value is not None for value in values):
-                found.append(_row(operation, names, values, ratios))
+                found.append(row(operation, names, values, ratios))
         if found:
-            lines.extend(["", f"## {title}", "", *_header("operation", names, ratios), *found])
+            lines.extend(["", f"## {title}", "", *header("operation", names, ratios), *found])
 
     title = f"{mode.capitalize()}: {how}, {repeats} repeats; ms"
     if mode == "parallel":
@@ -129,7 +136,7 @@ def _pairs(names: Iterable[str]) -> list[tuple[str, str]]:
     ]
 
 
-def _header(first: str, names: list[str], ratios: bool) -> list[str]:
+def header(first: str, names: list[str], ratios: bool) -> list[str]:
     titles = [first, *names]
     if ratios:
         titles += [f"{ours} / {other}" for ours, other in _pairs(names)]
@@ -139,7 +146,7 @@ def _header(first: str, names: list[str], ratios: bool) -> list[str]:
     ]
 
 
-def _row(title: str, names: list[str], values: list[float | None], ratios: bool) -> str:
+def row(title: str, names: list[str], values: list[float | None], ratios: bool) -> str:
     texts = [title, *("void" if value is None else _short(value) for value in values)]
     if ratios:
         known = dict(zip(names, values, strict=True))
@@ -161,12 +168,12 @@ def _memory_table(memory: dict[str, Any], names: list[str]) -> list[str]:
         (f"daemons, {count} containers", lambda found: found["busy_kib"]),
         ("per container", lambda found: found["per_container_kib"]),
     ]
-    lines = ["", "## Memory, MiB", "", *_header("processes", names, ratios=True)]
+    lines = ["", "## Memory, MiB", "", *header("processes", names, ratios=True)]
     kinds = {"pss": "PSS", "rss": "RSS", "uss": "not shared"}
     for title, part in parts:
         for kind, word in kinds.items():
             values = [part(memory[name])[kind] / 1024 if name in memory else None for name in names]
-            lines.append(_row(f"{title}: {word}", names, values, ratios=True))
+            lines.append(row(f"{title}: {word}", names, values, ratios=True))
     shared = [name for name in names if name in memory and memory[name]["sharers"]]
     if shared:
         lines += ["", "Others ran the same programs, so PSS is too low: " + ", ".join(shared)]

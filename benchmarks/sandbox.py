@@ -14,19 +14,51 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from benchmarks import tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["main"]
+__all__ = ["enter", "main", "private_places"]
 
 _PR_SET_CHILD_SUBREAPER = 36
 _PATIENCE_S = 300
+
+
+def enter(document: dict[str, Any], output: Path, parent: str, root: Path) -> NoReturn:
+    """Becomes the sandbox with a new work folder in ``parent``.
+
+    It runs the module ``document["harness"]`` with the path of a file that holds ``document``
+    and, beside it, ``name``, ``work`` and ``output``.
+
+    On the interpreter's own file the harness would share pages with an engine written in
+    Python, and make its proportional memory look smaller than it is.
+    """
+    work = Path(tempfile.mkdtemp(prefix="isula-bench.", dir=parent))
+    python = work / "harness" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    original = Path(sys.executable).resolve()
+    shutil.copy(original, python)
+    (work / "harness" / "pyvenv.cfg").write_text(f"home = {original.parent}\n")
+    output = output.absolute()
+    output.parent.mkdir(parents=True, exist_ok=True)
+    path = work / "settings.json"
+    places = {"name": f"isula-bench-{os.getpid()}", "work": str(work), "output": str(output)}
+    path.write_text(json.dumps({**document, **places}))
+    environment = {**os.environ, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
+    words = [str(python), "-m", "benchmarks.sandbox", str(path)]
+    os.execve(words[0], words, environment)
+
+
+def private_places() -> None:
+    """Gives the harness folders of its own where engines keep sockets and locks."""
+    for place in ("/run", "/dev/shm"):
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "bench", place], check=True)
 
 
 def _become_subreaper() -> None:
@@ -106,7 +138,7 @@ def main(path: str) -> int:
         with _network(name) as prefix:
             # mounts of the engines vanish with the last process in this mount namespace
             words = ["unshare", "--mount", "--propagation", "private", *prefix]
-            harness = [*words, sys.executable, "-m", "benchmarks.harness", path]
+            harness = [*words, sys.executable, "-m", settings["harness"], path]
             child = subprocess.Popen(harness, stdin=subprocess.DEVNULL, start_new_session=True)
             _forward(child.pid)
             status = _reap_until(child.pid)
