@@ -212,6 +212,10 @@ class Features:
             return "overlay"
         return "overlayfs" if self.usable("overlayfs-name") else None
 
+    def overlay_several(self) -> bool:
+        """Whether :meth:`overlay_type` takes several lower directories (Linux 4.0)."""
+        return self.overlay_type() == "overlay" and self.usable("overlay-multilower")
+
     def release(self) -> str:
         """Release of the kernel, to be shown and never compared."""
         return (self.source.read("/proc/sys/kernel/osrelease") or "unknown").strip()

@@ -98,6 +98,7 @@ class Settings:
     hook_spec: str = ""
     external_rootfs: str = ""
     log_max_size: int = 1 << 20
+    storage_size: int = 0
     platform: str = ""
     warnings: list[str] = field(default_factory=list)
 
@@ -406,6 +407,19 @@ def _log_opt(settings: Settings, items: list[str]) -> None:
             raise errors.InvalidArgument(f"Invalid option: {item}", kind="flag", ref="log-opt")
 
 
+def _storage_opt(settings: Settings, items: list[str]) -> None:
+    for item in items:
+        key, equals, value = item.partition("=")
+        if not equals:
+            text = f"Invalid storage option '{item}'"
+        elif key.lower() != "size":
+            text = f"Unknown storage option: {key}"
+        else:
+            settings.storage_size = values.parse_quota(value)
+            continue
+        raise errors.InvalidArgument(text, kind="flag", ref="storage-opt", hint="write size=SIZE")
+
+
 _READERS: dict[str, Any] = {
     "hostname": _hostname,
     "workdir": _workdir,
@@ -430,6 +444,7 @@ _READERS: dict[str, Any] = {
     "hook_spec": _hook_spec,
     "external_rootfs": _external_rootfs,
     "log_opt": _log_opt,
+    "storage_opt": _storage_opt,
 }
 
 
@@ -504,5 +519,7 @@ def _check(settings: Settings) -> None:
             "WARNING: Disabling the OOM killer on containers without setting a "
             "'-m/--memory' limit may be dangerous."
         )
+    if settings.storage_size and settings.external_rootfs:
+        raise bad("--storage-opt cannot limit a directory given by --external-rootfs")
     if settings.init:
         _unserved("init", True)

@@ -17,6 +17,7 @@ __all__ = [
     "parse_cpus",
     "parse_cpuset",
     "parse_int",
+    "parse_quota",
     "parse_signal",
     "parse_size",
     "parse_ulimit",
@@ -34,6 +35,7 @@ _CPUS = re.compile(r"[0-9]{1,99}(\.[0-9]*)?|\.[0-9]+")
 _RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 _UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40, "p": 50}
 _INT64 = 2**63
+_LEAST_QUOTA = 4096
 
 
 def _bad(flag: str, value: str, why: str = "Invalid argument") -> errors.InvalidArgument:
@@ -58,6 +60,23 @@ def parse_size(flag: str, value: str, *, unlimited: bool = False) -> int:
         size += (int(part) << shift) // 10 ** len(part)
     if size >= _INT64:
         raise _bad(flag, value, "Numerical result out of range")
+    return size
+
+
+def parse_quota(value: str) -> int:
+    """Bytes of a writable layer; 0 for the default, else at least a block."""
+    try:
+        size = parse_size("storage-opt", value)
+    except errors.InvalidArgument as error:
+        raise errors.InvalidArgument(
+            f"Invalid quota size: '{value}'", kind="flag", ref="storage-opt"
+        ) from error
+    if 0 < size < _LEAST_QUOTA:
+        raise errors.InvalidArgument(
+            f"Illegal storage quota size {size}, {_LEAST_QUOTA} at least",
+            kind="flag",
+            ref="storage-opt",
+        )
     return size
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -14,7 +13,7 @@ from isula_edge.sys import atomic
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Driver", "Rootfs", "Style", "remove_tree", "rw_dir"]
+__all__ = ["Driver", "Rootfs", "StorageOptions", "Style", "remove_tree", "rw_dir"]
 
 Style = Literal["overlay", "merge"]
 """How a layer is unpacked: alone with overlay whiteouts, or merged into its parent's tree."""
@@ -31,6 +30,19 @@ class Rootfs:
     data: dict[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class StorageOptions:
+    """What the administrator wants of a storage driver.
+
+    ``size`` is the limit in bytes of a container's writable layer, 0 for none;
+    ``mount_flags`` and ``mount_data`` are added to every mount of a root file system.
+    """
+
+    size: int = 0
+    mount_flags: int = 0
+    mount_data: tuple[str, ...] = ()
+
+
 class Driver(Protocol):
     """A storage driver over ``<graph>/storage/<name>``.
 
@@ -44,14 +56,27 @@ class Driver(Protocol):
     def begin(self, path: str, parent: str | None) -> None:
         """Fills ``path`` (absent) with what a layer is unpacked into."""
 
-    def create(self, container: str, lowers: Sequence[str]) -> Rootfs:
-        """Makes the writable layer of ``container``; not mounted."""
+    def create(self, container: str, lowers: Sequence[str], *, size: int = 0) -> Rootfs:
+        """Makes the writable layer of ``container``, of at most ``size`` bytes; not mounted.
+
+        Raises Unimplemented where a size is wanted and cannot be kept.
+        """
 
     def rootfs(self, container: str, lowers: Sequence[str]) -> Rootfs:
         """Where the root file system of ``container`` is."""
 
-    def mount(self, container: str, lowers: Sequence[str], *, read_only: bool = False) -> Rootfs:
-        """Makes it visible at ``Rootfs.path``; already there is fine."""
+    def mount(
+        self,
+        container: str,
+        lowers: Sequence[str],
+        *,
+        read_only: bool = False,
+        volatile: bool = False,
+    ) -> Rootfs:
+        """Makes it visible at ``Rootfs.path``; already there is fine.
+
+        ``volatile``: what the container writes need not outlive a crash of the machine.
+        """
 
     def unmount(self, container: str) -> None:
         """Undoes :meth:`mount`; not mounted is fine."""
@@ -87,6 +112,12 @@ def remove_tree(path: str) -> None:
 
 
 def _rmtree(path: str) -> None:
+    if os.path.islink(path) or not os.path.isdir(path):
+        os.unlink(path)
+        return
+    # it brings every kind of archive along, and most processes remove nothing
+    import shutil
+
     failed: list[str] = []
 
     def clear(_function: object, name: str, info: tuple[object, BaseException, object]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import secrets
 from typing import TYPE_CHECKING, Any
 
 from isula_edge.snapshot.base import remove_tree
@@ -22,10 +21,17 @@ if TYPE_CHECKING:
 __all__ = ["Ingest", "LayerStore"]
 
 _INGEST = "ingest-"
+_RECIPE = ".recipe"
+"""What a layer's original tar is made again with lies beside its tree, under this name."""
 
 
 def _dir_name(chain_id: str) -> str:
     return chain_id.partition(":")[2][:24]
+
+
+def _unlink(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
 
 
 @contextlib.contextmanager
@@ -56,13 +62,17 @@ class Ingest:
         digest: str = "",
         compressed_size: int = 0,
         size: int = 0,
+        recipe: int = 0,
+        synced: bool = False,
     ) -> None:
-        """Makes the tree durable, gives it its place and writes its record.
+        """Makes the tree durable (unless it is ``synced``), places it and writes its record.
 
+        ``recipe`` is the size of what was written to :meth:`new_recipe`, 0 without one.
         Somebody else may have committed the same layer meanwhile: then ours is dropped.
         """
         store = self._store
-        atomic.fsync_tree(self.path)
+        if not synced:
+            store.sync()
         target = f"{store.driver.home}/{_dir_name(chain_id)}"
         with _locked(store.driver.home):
             if not store.has(chain_id):
@@ -70,13 +80,31 @@ class Ingest:
                 if os.path.lexists(target):
                     remove_tree(target)
                 os.rename(self.path, target)
+                if recipe:
+                    os.rename(self.path + _RECIPE, target + _RECIPE)
                 atomic.fsync_dir(store.driver.home)
-                self._record(chain_id, diff_id, digest or "", compressed_size, size)
+                self._record(chain_id, diff_id, digest or "", compressed_size, size, recipe)
                 return
         self.abort()
 
+    @contextlib.contextmanager
+    def new_recipe(self) -> Iterator[int]:
+        """A descriptor for the layer's recipe, an empty file; :meth:`commit` makes it durable."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(self.path + _RECIPE, flags, 0o600)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
     def _record(
-        self, chain_id: ChainId, diff_id: Digest, digest: str, compressed_size: int, size: int
+        self,
+        chain_id: ChainId,
+        diff_id: Digest,
+        digest: str,
+        compressed_size: int,
+        size: int,
+        recipe: int,
     ) -> None:
         self._store.records.write(
             chain_id.partition(":")[2],
@@ -88,12 +116,14 @@ class Ingest:
                 "compressed_size": compressed_size,
                 "size": size,
                 "dir": _dir_name(chain_id),
+                "recipe": recipe,
             },
         )
 
     def abort(self) -> None:
         """Removes what was unpacked."""
         remove_tree(self.path)
+        _unlink(self.path + _RECIPE)
 
 
 class LayerStore:
@@ -116,17 +146,38 @@ class LayerStore:
         """Directories relative to the driver's home, topmost first, of layers given bottom-up."""
         return [_dir_name(chain) for chain in reversed(chain_ids)]
 
+    def tree(self, chain_id: ChainId) -> str:
+        """The directory of a committed layer."""
+        return f"{self.driver.home}/{_dir_name(chain_id)}"
+
+    def recipe(self, chain_id: ChainId) -> str:
+        """The file with a committed layer's recipe, if its record says that there is one."""
+        return self.tree(chain_id) + _RECIPE
+
     def begin(self, parent: ChainId | None) -> Ingest:
         """A fresh place to unpack a layer that lies on ``parent``."""
-        path = f"{self.driver.home}/{_INGEST}{secrets.token_hex(8)}"
+        path = f"{self.driver.home}/{_INGEST}{os.urandom(8).hex()}"
         with atomic.space_errors(path):
             self.driver.begin(path, _dir_name(parent) if parent else None)
         return Ingest(self, path, parent)
 
+    def sync(self) -> None:
+        """Forces everything that was unpacked to the disk."""
+        atomic.fsync_tree(self.driver.home)
+
     def remove(self, chain_id: ChainId) -> None:
-        """Deletes record, then tree."""
-        self.records.remove(chain_id.partition(":")[2])
-        remove_tree(f"{self.driver.home}/{_dir_name(chain_id)}")
+        """Deletes record, then tree and recipe."""
+        tree = self.tree(chain_id)
+        dead = f"{self.driver.home}/dead-{os.urandom(8).hex()}"
+        # whoever commits the same layer meanwhile must find all of it or nothing
+        with _locked(self.driver.home):
+            self.records.remove(chain_id.partition(":")[2])
+            try:
+                os.rename(tree, dead)
+            except OSError:
+                remove_tree(tree)
+            _unlink(self.recipe(chain_id))
+        remove_tree(dead)
 
     def all(self) -> dict[ChainId, dict[str, Any]]:
         """Every readable layer record whose tree exists, by chain id.
@@ -149,11 +200,21 @@ class LayerStore:
 
         ``known`` holds the chain ids with a record.  Returns how many were removed.
         """
-        keep = {_dir_name(chain) for chain in known} | {"rw"}
+        with _locked(self.driver.home):
+            # a worker of the engine before this one may have committed a layer since
+            late = {_dir_name(f":{name}") for name in os.listdir(self.records.folder)}
+            return self._sweep({_dir_name(chain) for chain in known} | late)
+
+    def _sweep(self, trees: set[str]) -> int:
+        keep = trees | {name + _RECIPE for name in trees} | {"rw"}
         count = 0
         for name in os.listdir(self.driver.home):
             if name not in keep:
+                path = f"{self.driver.home}/{name}"
                 with contextlib.suppress(OSError):
-                    remove_tree(f"{self.driver.home}/{name}")
+                    if name.endswith(_RECIPE):
+                        _unlink(path)
+                    else:
+                        remove_tree(path)
                     count += 1
         return count

@@ -1,28 +1,44 @@
-"""Overlay: layers stay apart and the kernel merges them (overlayfs, Linux 3.18).
+"""Overlay: the kernel merges layers and what a container writes (overlayfs, Linux 3.18).
 
-Vendor kernels before 3.18 call the type ``overlayfs`` and take one lower directory; the
-driver is then given ``fstype="overlayfs"``.  Mount options must fit one page, so lower
-directories are given relative to the driver's home, from a thread whose working directory
-is its own (unshare(CLONE_FS)).
+:class:`Overlay` keeps every layer apart, for kernels that take several lower directories
+(Linux 4.0).  :class:`OverlayOne` is for those that take one: its layers are whole trees
+that share unchanged files by hard links, and only the topmost is mounted.  It needs none of
+overlay's whiteouts, which vendor kernels before 3.18 (type ``overlayfs``) have in another
+form.
+
+Whatever a distribution has chosen, ``metacopy``, ``redirect_dir`` and ``index`` are off:
+a writable layer that uses the first two is read wrongly by a kernel that does not know
+them, which is what a device gets that goes back to its old firmware.
 """
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import errno
+import logging
 import os
-import secrets
 from typing import TYPE_CHECKING
 
 from isula_edge import errors
-from isula_edge.snapshot.base import Rootfs, Style, remove_tree, rw_dir
-from isula_edge.sys import syscalls
+from isula_edge.snapshot.base import Rootfs, StorageOptions, Style, remove_tree, rw_dir
+from isula_edge.snapshot.copy import link_tree
+from isula_edge.snapshot.filesystem import backing_filesystem, tells_types
+from isula_edge.snapshot.overlay_mount import Mounter, Request
+from isula_edge.snapshot.quota import ProjectQuota
+from isula_edge.sys import atomic, syscalls
+from isula_edge.sys.boot import boot_id
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Overlay", "why_not"]
+__all__ = ["Overlay", "OverlayOne", "why_not"]
+
+_log = logging.getLogger(__name__)
+_PARAMETERS = "/sys/module/overlay/parameters"
+_OFF = ("metacopy", "redirect_dir", "index")
+_INCOMPATIBLE = "work/work/incompat"
+"""Where the kernel notes why a layer must not be mounted: ``volatile`` (Linux 5.10)."""
+_REMOUNT = syscalls.MS_BIND | syscalls.MS_REMOUNT
 
 
 class Overlay:
@@ -31,54 +47,93 @@ class Overlay:
     name = "overlay"
     style: Style = "overlay"
 
-    def __init__(self, home: str, fstype: str = "overlay") -> None:
+    def __init__(
+        self, home: str, fstype: str = "overlay", options: StorageOptions | None = None
+    ) -> None:
         self.home = home
         self.fstype = fstype
-        self._pool: concurrent.futures.ThreadPoolExecutor | None = None
+        self.quota = ProjectQuota(home)
+        self._options = options or StorageOptions()
+        self._mounter = Mounter(home, fstype)
+        self._volatile = True
+        self._types: bool | None = None
+        if self._options.size:
+            self.quota.require("storage-opts: overlay2.size")
 
     def begin(self, path: str, parent: str | None) -> None:
         """An empty directory: the layer does not see its parent."""
         del parent
         os.mkdir(path, 0o755)
 
-    def create(self, container: str, lowers: Sequence[str]) -> Rootfs:
-        """Makes upper, work and mount point directories."""
+    def create(self, container: str, lowers: Sequence[str], *, size: int = 0) -> Rootfs:
+        """Makes upper, work and mount point directories, with a quota where one is wanted."""
+        size = size or self._options.size
+        if size:
+            self.quota.require("--storage-opt size")
         base = rw_dir(self.home, container)
         os.makedirs(base, 0o700)
-        os.mkdir(f"{base}/diff", 0o755)
-        os.mkdir(f"{base}/work", 0o700)
+        if size:
+            # first: what is made in it afterwards inherits the project
+            self.quota.limit(base, size)
         os.mkdir(f"{base}/merged", 0o755)
+        os.mkdir(f"{base}/work", 0o700)
+        self._make_upper(base, lowers)
+        return self.rootfs(container, lowers)
+
+    def _make_upper(self, base: str, lowers: Sequence[str]) -> None:
+        os.mkdir(f"{base}/diff", 0o755)
         if lowers:
             # the root directory itself comes from the upper layer: keep the image's mode
             found = os.stat(f"{self.home}/{lowers[0]}")
             os.chown(f"{base}/diff", found.st_uid, found.st_gid)
             os.chmod(f"{base}/diff", found.st_mode & 0o7777)
-        return self.rootfs(container, lowers)
+
+    def _seen(self, lowers: Sequence[str]) -> Sequence[str]:
+        """The layers that are mounted."""
+        return lowers
 
     def rootfs(self, container: str, lowers: Sequence[str]) -> Rootfs:
         """Paths for ``inspect``: LowerDir, UpperDir, WorkDir, MergedDir."""
         base = rw_dir(self.home, container)
         data = {
-            "LowerDir": ":".join(f"{self.home}/{lower}" for lower in lowers),
+            "LowerDir": ":".join(f"{self.home}/{lower}" for lower in self._seen(lowers)),
             "MergedDir": f"{base}/merged",
             "UpperDir": f"{base}/diff",
             "WorkDir": f"{base}/work",
         }
         return Rootfs(f"{base}/merged", data)
 
-    def mount(self, container: str, lowers: Sequence[str], *, read_only: bool = False) -> Rootfs:
-        """Mounts lowers and upper at ``merged``."""
+    def mount(
+        self,
+        container: str,
+        lowers: Sequence[str],
+        *,
+        read_only: bool = False,
+        volatile: bool = False,
+    ) -> Rootfs:
+        """Mounts lowers and upper at ``merged``.
+
+        ``volatile`` spares the flash: nothing that the container writes is synced, neither
+        when it asks for it nor when it ends (Linux 5.10; elsewhere nothing is spared).
+        Raises FailedPrecondition when the container's quota would not be kept.
+        """
         rootfs = self.rootfs(container, lowers)
         if os.path.ismount(rootfs.path):
             return rootfs
-        base = f"rw/{container}"
+        base = rw_dir(self.home, container)
+        self._check_quota(container, base)
+        self._settle(container, base, lowers)
+        flags = self._options.mount_flags | (syscalls.MS_RDONLY if read_only else 0)
         if not lowers:
-            syscalls.mount(f"{self.home}/{base}/diff", rootfs.path, "none", syscalls.MS_BIND)
+            _bind(f"{base}/diff", rootfs.path, flags)
             return rootfs
-        options = f"lowerdir={':'.join(lowers)},upperdir={base}/diff,workdir={base}/work"
-        flags = syscalls.MS_RDONLY if read_only else 0
+        options = (*_off(self._options.mount_data), *self._options.mount_data)
+        seen = tuple(self._seen(lowers))
+        request = Request(f"rw/{container}", seen, flags, options)
+        if volatile and self._mounted_volatile(request, base):
+            return rootfs
         try:
-            self._in_home(f"{base}/merged", flags, options)
+            self.attempt(request)
         except OSError as error:
             if error.errno in (errno.ENODEV, errno.EPERM):
                 raise errors.Unimplemented(
@@ -90,56 +145,166 @@ class Overlay:
             raise
         return rootfs
 
+    def attempt(self, request: Request) -> None:
+        """Mounts as the kernel's kind of overlay wants it; OSError as mount(2) gave it."""
+        self._mounter.mount(request)
+
+    def close(self) -> None:
+        """Ends the thread that mounts; mounts stay."""
+        self._mounter.close()
+
+    def _mounted_volatile(self, request: Request, base: str) -> bool:
+        """Whether the kernel has mounted it so; asked no more after the first refusal."""
+        if not self._volatile:
+            return False
+        try:
+            atomic.write(f"{base}/boot", boot_id().encode(), durable=False)
+            options = (*request.options, "volatile")
+            self._mounter.mount(Request(request.base, request.lowers, request.flags, options))
+        except OSError as error:
+            self._volatile = error.errno != errno.EINVAL
+            return False
+        except errors.NoSpace:
+            return False
+        return True
+
+    def _settle(self, container: str, base: str, lowers: Sequence[str]) -> None:
+        """Makes a layer mountable that was mounted volatile before.
+
+        The kernel leaves a mark and refuses it.  In the same boot nothing is lost.  After a
+        crash of the machine any file in it may be damaged: such a layer starts anew.
+        """
+        if not os.path.lexists(f"{base}/{_INCOMPATIBLE}/volatile"):
+            return
+        boot = ""
+        with contextlib.suppress(OSError), open(f"{base}/boot", encoding="ascii") as file:
+            boot = file.read()
+        if boot != boot_id():
+            _log.warning("what container %s wrote before a crash was not synced: gone", container)
+            remove_tree(f"{base}/diff")
+            self._make_upper(base, lowers)
+        # last, so that a crash until here only repeats it
+        remove_tree(f"{base}/{_INCOMPATIBLE}")
+
+    def _check_quota(self, container: str, base: str) -> None:
+        if self.quota.project(base) and (why := self.quota.why_not()):
+            raise errors.FailedPrecondition(
+                f"the size limit of container {container[:12]} cannot be kept: {why}",
+                kind="container",
+                ref=container,
+                hint="mount the file system with prjquota, or create the container anew",
+            )
+
     def unmount(self, container: str) -> None:
         """Lazily, so that a reader of a file in it never blocks a stop."""
         _unmount_all(f"{rw_dir(self.home, container)}/merged")
 
     def remove(self, container: str) -> None:
-        """Unmounts and deletes."""
+        """Unmounts and deletes; its quota goes last."""
         self.unmount(container)
-        remove_tree(rw_dir(self.home, container))
+        path = rw_dir(self.home, container)
+        project = self.quota.project(path)
+        project = project or self.quota.project(f"{self.home}/rw/dead-{container}")
+        remove_tree(path)
+        if project:
+            try:
+                self.quota.release(project)
+            except OSError as error:
+                _log.warning("project quota %d of %s stays: %s", project, container, error)
 
     def status(self) -> list[tuple[str, str]]:
-        """Backing file system and what it can do."""
+        """Backing file system and what it can do, in Docker's words where it has some."""
+        if self._types is None:
+            self._types = tells_types(self.home)
+        given = dict(word.partition("=")[::2] for word in self._options.mount_data)
+        metacopy = given.get("metacopy") == "on"
+        redirect = given.get("redirect_dir") == "on"
+        why = self.quota.why_not()
         return [
             ("Backing Filesystem", backing_filesystem(self.home)),
-            ("Supports d_type", "true"),
+            ("Supports d_type", _word(self._types)),
+            ("Using metacopy", _word(metacopy)),
+            ("Native Overlay Diff", _word(not metacopy and not redirect)),
+            ("userxattr", _word("userxattr" in given)),
+            ("Project Quota", f"false ({why})" if why else "true"),
             ("Filesystem Type", self.fstype),
         ]
 
-    def _in_home(self, target: str, flags: int, options: str) -> None:
-        if self._pool is None:
-            self._pool = concurrent.futures.ThreadPoolExecutor(
-                1, "mount", initializer=syscalls.unshare, initargs=(syscalls.CLONE_FS,)
-            )
 
-        def work() -> None:
-            os.chdir(self.home)
-            syscalls.mount(self.fstype, target, self.fstype, flags, options)
+class OverlayOne(Overlay):
+    """Overlay with one lower directory: layers are whole trees that share files."""
 
-        self._pool.submit(work).result()
+    name = "overlay1"
+    style: Style = "merge"
+
+    def begin(self, path: str, parent: str | None) -> None:
+        """The parent's files in directories of its own, or an empty directory."""
+        if parent is None:
+            os.mkdir(path, 0o755)
+        else:
+            link_tree(f"{self.home}/{parent}", path)
+
+    def _seen(self, lowers: Sequence[str]) -> Sequence[str]:
+        return lowers[:1]
+
+    def attempt(self, request: Request) -> None:
+        """Before Linux 3.18 there was no work directory."""
+        try:
+            super().attempt(request)
+        except OSError as error:
+            if error.errno != errno.EINVAL or self.fstype != "overlayfs":
+                raise
+            old = Request(request.base, request.lowers, request.flags, request.options, False)
+            super().attempt(old)
 
 
-def why_not(folder: str, fstype: str) -> str:
+def why_not(folder: str, fstype: str, *, several: bool = True) -> str:
     """Why ``fstype`` cannot be mounted with its upper layer in ``folder``; '' if it can.
 
     Tried, since the file system below decides: it must have extended attributes, must tell
-    types of directory entries and must not be an overlay itself.
+    types of directory entries and must not be an overlay itself.  ``several`` lower
+    directories are tried, or one.
     """
-    top = f"{folder}/try-{secrets.token_hex(4)}"
-    lowers = [f"{top}/{name}" for name in ("a", "b")]
+    if not tells_types(folder):
+        return "its directories do not tell types of entries (xfs: mkfs -n ftype=1)"
+    top = f"{folder}/try-{os.urandom(4).hex()}"
+    lowers = ("a", "b") if several else ("a",)
+    driver = (Overlay if several else OverlayOne)(top, fstype)
     try:
-        for path in (top, *lowers, f"{top}/up", f"{top}/work", f"{top}/merged"):
+        for path in (top, f"{top}/rw", *(f"{top}/{lower}" for lower in lowers)):
             os.mkdir(path, 0o700)
-        options = f"lowerdir={':'.join(lowers)},upperdir={top}/up,workdir={top}/work"
+        driver.create("try", ())
         try:
-            syscalls.mount(fstype, f"{top}/merged", fstype, 0, options)
+            driver.attempt(Request("rw/try", lowers))
         except OSError as error:
             return error.strerror or str(error)
-        syscalls.umount(f"{top}/merged", syscalls.MNT_DETACH)
+        driver.unmount("try")
         return ""
     finally:
+        driver.close()
         remove_tree(top)
+
+
+def _bind(source: str, target: str, flags: int) -> None:
+    """The upper layer alone, of an image without layers."""
+    syscalls.mount(source, target, "none", syscalls.MS_BIND)
+    if flags:
+        syscalls.mount("none", target, "none", _REMOUNT | flags)
+
+
+def _off(given: Sequence[str]) -> list[str]:
+    """Options that undo what a distribution has built in, but not what was ``given``."""
+    said = {word.partition("=")[0] for word in given}
+    found = []
+    for name in _OFF:
+        with contextlib.suppress(OSError), open(f"{_PARAMETERS}/{name}", encoding="ascii") as file:
+            if file.read(1) == "Y" and name not in said:
+                found.append(f"{name}=off")
+    return found
+
+
+def _word(value: bool) -> str:
+    return "true" if value else "false"
 
 
 def _unmount_all(path: str) -> None:
@@ -148,17 +313,3 @@ def _unmount_all(path: str) -> None:
             syscalls.umount(path, syscalls.MNT_DETACH)
         except OSError:
             return
-
-
-def backing_filesystem(path: str) -> str:
-    """Type of the file system that holds ``path``, from mountinfo."""
-    best, kind = "", "unknown"
-    real = os.path.realpath(path)
-    with contextlib.suppress(OSError), open("/proc/self/mountinfo", encoding="utf-8") as file:
-        for line in file:
-            left, _, right = line.partition(" - ")
-            point = left.split()[4]
-            inside = real == point or real.startswith(point.rstrip("/") + "/")
-            if inside and len(point) >= len(best):
-                best, kind = point, right.split()[0]
-    return kind

@@ -16,6 +16,14 @@ from isula_edge import errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Protocol
+
+    class Spare(Protocol):
+        """See :class:`isula_edge.sys.reserve.Reserve`."""
+
+        def write(self, path: str, data: bytes, mode: int = 0o600) -> bool:
+            """Whether ``path`` holds ``data`` now, without a new block or inode."""
+
 
 __all__ = ["TEMP_PREFIX", "fsync_dir", "fsync_tree", "make_dir", "space_errors", "sweep", "write"]
 
@@ -73,12 +81,28 @@ def make_dir(path: str, mode: int = 0o700) -> None:
             fsync_dir(os.path.dirname(item))
 
 
-def write(path: str, data: bytes, mode: int = 0o600, *, durable: bool = True) -> None:
+def write(
+    path: str,
+    data: bytes,
+    mode: int = 0o600,
+    *,
+    durable: bool = True,
+    spare: Spare | None = None,
+) -> None:
     """Replaces the file ``path`` by ``data``.
 
     ``durable=False`` leaves out the fsyncs: for files on tmpfs, which a reboot ends anyway.
-    Raises NoSpace, or OSError with the path.
+    ``spare`` is for what must be written on a full disk too.  Raises NoSpace, or OSError
+    with the path.
     """
+    try:
+        _write(path, data, mode, durable=durable)
+    except errors.NoSpace:
+        if spare is None or not spare.write(path, data, mode):
+            raise
+
+
+def _write(path: str, data: bytes, mode: int, *, durable: bool) -> None:
     folder, name = os.path.split(path)
     temp = f"{folder}/{TEMP_PREFIX}{name}-{os.getpid():x}-{id(data):x}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW

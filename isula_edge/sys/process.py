@@ -18,6 +18,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from isula_edge.sys.boot import boot_id
 from isula_edge.sys.fds import write_all
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 __all__ = [
     "Identity",
     "Reaper",
-    "boot_id",
     "exit_code",
     "identify",
     "python_command",
@@ -39,16 +39,6 @@ _DRAIN_S = 1.0
 # what was ignored when the engine was started would be ignored by containers
 _DEFAULTED = [number for number in range(1, 32) if number not in (signal.SIGKILL, signal.SIGSTOP)]
 _CLEAN_ENV = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
-_boot_id = ""
-
-
-def boot_id() -> str:
-    """The kernel's random id of this boot."""
-    global _boot_id
-    if not _boot_id:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            _boot_id = file.read().strip()
-    return _boot_id
 
 
 @dataclass(frozen=True, slots=True)

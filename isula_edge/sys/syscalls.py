@@ -13,6 +13,9 @@ import os
 __all__ = [
     "CLONE_FS",
     "CLONE_NEWNS",
+    "FSCONFIG_CMD_CREATE",
+    "FSCONFIG_SET_FLAG",
+    "FSCONFIG_SET_STRING",
     "IN_CLOSE_WRITE",
     "IN_CREATE",
     "IN_MODIFY",
@@ -27,7 +30,14 @@ __all__ = [
     "MS_RDONLY",
     "MS_REC",
     "MS_REMOUNT",
+    "MS_SILENT",
     "RESOLVE_IN_ROOT",
+    "clock_timer",
+    "clock_timer_arm",
+    "drop_effective",
+    "fsconfig",
+    "fsmount",
+    "fsopen",
     "inotify_add_watch",
     "inotify_init",
     "inotify_rm_watch",
@@ -36,6 +46,8 @@ __all__ = [
     "open_tree",
     "openat2",
     "prctl",
+    "quotactl",
+    "quotactl_fd",
     "set_child_subreaper",
     "setns",
     "syncfs",
@@ -61,6 +73,7 @@ MS_NOEXEC = 8
 MS_REMOUNT = 32
 MS_BIND = 4096
 MS_REC = 16384
+MS_SILENT = 32768
 MS_PRIVATE = 1 << 18
 
 PR_SET_CHILD_SUBREAPER = 36
@@ -75,9 +88,25 @@ OPEN_TREE_CLONE = 1
 MOVE_MOUNT_F_EMPTY_PATH = 4
 MOVE_MOUNT_T_SYMLINKS = 0x10
 
+FSCONFIG_SET_FLAG = 0
+FSCONFIG_SET_STRING = 1
+FSCONFIG_CMD_CREATE = 6
+_FSOPEN_CLOEXEC = 1
+_FSMOUNT_CLOEXEC = 1
+
+_CAPABILITY_VERSION_3 = 0x20080522
+"""Two words per set, Linux 2.6.26."""
+
 _NR_OPEN_TREE = 428
 _NR_MOVE_MOUNT = 429
+_NR_FSOPEN = 430
+_NR_FSCONFIG = 431
+_NR_FSMOUNT = 432
 _NR_OPENAT2 = 437
+_CLOCK_REALTIME = 0
+_TFD_TIMER_ABSTIME = 1
+_TFD_TIMER_CANCEL_ON_SET = 2
+_NR_QUOTACTL_FD = 443
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mount.argtypes = (
@@ -186,6 +215,69 @@ def move_mount(fd: int, target: str) -> None:
     _check(result, "move_mount", target)
 
 
+def fsopen(fstype: str) -> int:
+    """fsopen(2), Linux 5.2: a descriptor that a new file system is described to."""
+    result = _libc.syscall(
+        ctypes.c_long(_NR_FSOPEN),
+        ctypes.c_char_p(os.fsencode(fstype)),
+        ctypes.c_uint(_FSOPEN_CLOEXEC),
+    )
+    return _check(result, "fsopen", fstype)
+
+
+def fsconfig(fd: int, command: int, key: str = "", value: str = "") -> None:
+    """fsconfig(2), Linux 5.2: one option, or the order to make the file system."""
+    result = _libc.syscall(
+        ctypes.c_long(_NR_FSCONFIG),
+        ctypes.c_int(fd),
+        ctypes.c_uint(command),
+        ctypes.c_char_p(os.fsencode(key) if key else None),
+        ctypes.c_char_p(os.fsencode(value) if value else None),
+        ctypes.c_int(0),
+    )
+    _check(result, "fsconfig", key)
+
+
+def fsmount(fd: int, attributes: int = 0) -> int:
+    """fsmount(2), Linux 5.2: a detached mount of what :func:`fsconfig` has made."""
+    result = _libc.syscall(
+        ctypes.c_long(_NR_FSMOUNT),
+        ctypes.c_int(fd),
+        ctypes.c_uint(_FSMOUNT_CLOEXEC),
+        ctypes.c_uint(attributes),
+    )
+    return _check(result, "fsmount")
+
+
+def quotactl(command: int, device: str, number: int, data: ctypes.Array[ctypes.c_char]) -> None:
+    """quotactl(2) on the block device at ``device``; ``data`` is read or filled."""
+    result = _libc.quotactl(
+        ctypes.c_int(command), ctypes.c_char_p(os.fsencode(device)), ctypes.c_int(number), data
+    )
+    _check(result, "quotactl", device)
+
+
+def quotactl_fd(fd: int, command: int, number: int, data: ctypes.Array[ctypes.c_char]) -> None:
+    """quotactl_fd(2), Linux 5.14: the same for the file system that ``fd`` is open on."""
+    result = _libc.syscall(
+        ctypes.c_long(_NR_QUOTACTL_FD),
+        ctypes.c_uint(fd),
+        ctypes.c_uint(command & 0xFFFFFFFF),
+        ctypes.c_int(number),
+        data,
+    )
+    _check(result, "quotactl_fd")
+
+
+def drop_effective(capability: int) -> None:
+    """capset(2): the calling thread does without ``capability``; others keep it."""
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    sets = (ctypes.c_uint32 * 6)()
+    _check(_libc.capget(header, sets), "capget")
+    sets[capability // 32 * 3] &= ~(1 << capability % 32)
+    _check(_libc.capset(header, sets), "capset")
+
+
 def setns(fd: int, kind: int) -> None:
     """setns(2), Linux 3.0: the calling process enters the namespace of ``fd``."""
     _check(_libc.setns(fd, kind), "setns")
@@ -204,3 +296,17 @@ def inotify_add_watch(fd: int, path: str, mask: int) -> int:
 def inotify_rm_watch(fd: int, watch: int) -> None:
     """Ends a watch."""
     _check(_libc.inotify_rm_watch(fd, watch), "inotify_rm_watch")
+
+
+def clock_timer() -> int:
+    """timerfd_create(2), Linux 2.6.25: a timer by the wall clock, non-blocking, close-on-exec."""
+    flags = os.O_NONBLOCK | os.O_CLOEXEC
+    return _check(_libc.timerfd_create(_CLOCK_REALTIME, flags), "timerfd_create")
+
+
+def clock_timer_arm(fd: int) -> None:
+    """timerfd_settime(2): ``fd`` becomes readable when somebody sets the wall clock (Linux 3.0)."""
+    never = (1 << (8 * ctypes.sizeof(ctypes.c_long) - 1)) - 1
+    wanted = (ctypes.c_long * 4)(0, 0, never, 0)
+    flags = _TFD_TIMER_ABSTIME | _TFD_TIMER_CANCEL_ON_SET
+    _check(_libc.timerfd_settime(fd, flags, wanted, None), "timerfd_settime")

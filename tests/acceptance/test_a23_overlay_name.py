@@ -15,17 +15,22 @@ if TYPE_CHECKING:
 
 ROOT = "Uid:\t0\t0\t0\t0\nCapEff:\t000001ffffffffff\n"
 
-NEW, OLD = "overlay", "overlayfs_old_name"
+NEW, OLD, MANY = "overlay", "overlayfs_old_name", "overlay_multilower"
+ANY = {MANY: "ENOTDIR"}
+ONE = {MANY: "EINVAL"}
 
 KERNELS = [
     # /proc/filesystems, answers to mount(2), the type, the driver
-    ("nodev\toverlay\n", {}, "overlay", "overlay"),
-    ("nodev\toverlayfs\n", {}, "overlayfs", "overlay"),
-    ("nodev\toverlay\nnodev\toverlayfs\n", {}, "overlay", "overlay"),
+    ("nodev\toverlay\n", ANY, "overlay", "overlay"),
+    ("nodev\toverlay\n", ONE, "overlay", "overlay1"),
+    ("nodev\toverlay\n", {}, "overlay", "overlay1"),
+    ("nodev\toverlayfs\n", {}, "overlayfs", "overlay1"),
+    ("nodev\toverlayfs\n", ANY, "overlayfs", "overlay1"),
+    ("nodev\toverlay\nnodev\toverlayfs\n", ANY, "overlay", "overlay"),
     ("nodev\ttmpfs\n", {}, None, "vfs"),
     # a module that is not loaded is not listed, but mounts
-    ("nodev\ttmpfs\n", {NEW: "ENOENT"}, "overlay", "overlay"),
-    ("nodev\ttmpfs\n", {NEW: "ENODEV", OLD: "ENOENT"}, "overlayfs", "overlay"),
+    ("nodev\ttmpfs\n", {NEW: "EINVAL", **ANY}, "overlay", "overlay"),
+    ("nodev\ttmpfs\n", {NEW: "ENODEV", OLD: "EINVAL"}, "overlayfs", "overlay1"),
     ("nodev\ttmpfs\n", {NEW: "ENODEV", OLD: "ENODEV"}, None, "vfs"),
     # listed, but denied
     ("nodev\toverlay\n", {NEW: "EPERM", OLD: "EPERM"}, None, "vfs"),
@@ -49,7 +54,8 @@ def test_type_and_driver(
     features = saved(tmp_path / "kernel", listed, answers)
     assert features.overlay_type() == fstype
     graph = str(tmp_path / "graph")
-    chosen = choose_driver(graph, "", "", features.overlay_type())
+    several = features.overlay_several()
+    chosen = choose_driver(graph, "", "", features.overlay_type(), several=several)
     assert chosen.name == driver
     if fstype:
         assert ("Filesystem Type", fstype) in chosen.status()

@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import stat
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from isula_edge.snapshot import Driver, LayerStore, driver_class
+from isula_edge.snapshot import Driver, LayerStore, choose_driver, driver_class
 from isula_edge.snapshot.overlay import why_not
 from isula_edge.sys import syscalls
 from isula_edge.types import ChainId, Digest
+from tests.disks import disk
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Mapping
 
-# a test of the overlay driver mounts; mount(2) of overlay is the kernel's own, also
-# where the processor is emulated
-OVERLAY = pytest.param("overlay", marks=pytest.mark.root)
+    from _pytest.mark import ParameterSet
+
+# a test of an overlay driver mounts; mount(2) of overlay is the kernel's own, also where
+# the processor is emulated
+DRIVERS = ("overlay", "overlay1", "vfs")
 DIFF = Digest("sha256:" + "f" * 64)
 
 
 class Graph:
     """A graph with layers made by hand."""
 
-    def __init__(self, path: str, driver: str) -> None:
+    def __init__(self, path: str, name: str, driver: Driver | None = None) -> None:
         self.path = path
-        os.makedirs(f"{path}/storage/{driver}/rw")
-        self.store = LayerStore(path, driver)
+        os.makedirs(f"{path}/storage/{name}/rw", exist_ok=True)
+        self.store = LayerStore(path, name, driver)
         self.driver: Driver = self.store.driver
         self.chain: list[ChainId] = []
 
@@ -41,6 +47,9 @@ class Graph:
             path = f"{ingest.path}/{name}"
             os.makedirs(os.path.dirname(path), exist_ok=True)
             if text is not None:
+                # as unpacking does: a file that is there may be a lower layer's
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
                 with open(path, "w") as file:
                     file.write(text)
             elif ingest.style == "overlay":
@@ -76,25 +85,57 @@ class Graph:
         return found
 
 
-@pytest.fixture(params=[OVERLAY, "vfs"])
-def graph(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Graph]:
-    """A graph of each driver; on a tmpfs where the file system of the tests cannot do it."""
-    name = request.param
-    own_mount = name == "overlay" and bool(why_not(str(tmp_path), "overlay"))
+@pytest.fixture(scope="module")
+def disks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Path]]:
+    """A directory on a file system of a kind; made when it is first asked for."""
+    made: dict[str, Path] = {}
+    with contextlib.ExitStack() as stack:
+
+        def get(kind: str) -> Path:
+            if kind not in made:
+                folder = tmp_path_factory.mktemp(kind)
+                made[kind] = stack.enter_context(disk(folder, kind))
+            return made[kind]
+
+        yield get
+
+
+def on(driver: str, kind: str) -> ParameterSet:
+    marks = [] if (driver, kind) == ("vfs", "") else [pytest.mark.root]
+    return pytest.param((driver, kind), marks=marks, id=f"{driver}-{kind}" if kind else driver)
+
+
+@pytest.fixture(
+    params=[
+        *(on(driver, "") for driver in DRIVERS),
+        *(on(driver, kind) for driver in DRIVERS for kind in ("ext4", "xfs", "tmpfs")),
+    ]
+)
+def graph(
+    request: pytest.FixtureRequest, tmp_path: Path, disks: Callable[[str], Path]
+) -> Iterator[Graph]:
+    """A graph of each driver on each file system, and on that of the tests.
+
+    The latter is a tmpfs where overlay cannot be mounted on it.
+    """
+    name, kind = request.param
+    folder = Path(tempfile.mkdtemp(dir=disks(kind))) if kind else tmp_path
+    own_mount = not kind and name != "vfs" and bool(why_not(str(folder), "overlay"))
     if own_mount:
-        syscalls.mount("tmpfs", str(tmp_path), "tmpfs", 0, "mode=755")
-        why = why_not(str(tmp_path), "overlay")
-        if why:
-            syscalls.umount(str(tmp_path), syscalls.MNT_DETACH)
-            pytest.skip(f"this kernel does not mount overlay: {why}")
-    made = Graph(str(tmp_path / "graph"), name)
+        syscalls.mount("tmpfs", str(folder), "tmpfs", 0, "mode=755")
+    why = name != "vfs" and why_not(str(folder), "overlay")
+    if why:
+        if own_mount:
+            syscalls.umount(str(folder), syscalls.MNT_DETACH)
+        pytest.skip(f"this kernel does not mount overlay: {why}")
+    made = Graph(str(folder / "graph"), name)
     try:
         yield made
     finally:
         for container in os.listdir(f"{made.driver.home}/rw"):
             made.driver.unmount(container)
         if own_mount:
-            syscalls.umount(str(tmp_path), syscalls.MNT_DETACH)
+            syscalls.umount(str(folder), syscalls.MNT_DETACH)
 
 
 def read(path: str) -> str:
@@ -242,12 +283,41 @@ def test_creating_shows_where_it_will_be_mounted(graph: Graph) -> None:
     assert made.data["MergedDir"] == made.path
 
 
-def test_many_layers_fit(graph: Graph) -> None:
-    for number in range(60):
+@pytest.mark.parametrize("count", [60, 127, 200])
+def test_many_layers_fit(graph: Graph, count: int) -> None:
+    for number in range(count):
         graph.layer({"number": str(number), f"file{number}": "x"})
     root = graph.mounted("one")
-    assert read(f"{root}/number") == "59"
-    assert len(os.listdir(root)) == 61
+    assert read(f"{root}/number") == str(count - 1)
+    assert len(os.listdir(root)) == count + 1
+
+
+def test_layers_do_without_the_newer_mount_calls(
+    graph: Graph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(_fstype: str) -> int:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(syscalls, "fsopen", denied)
+    for number in range(200):
+        graph.layer({"number": str(number), f"file{number}": "x"})
+    root = graph.mounted("one")
+    write(f"{root}/new", "x")
+    graph.driver.unmount("one")
+    assert len(os.listdir(graph.driver.mount("one", graph.lowers).path)) == 202
+    graph.driver.remove("one")
+    assert os.listdir(f"{graph.driver.home}/rw") == []
+
+
+def test_a_volatile_container_is_mounted_again_in_the_same_boot(graph: Graph) -> None:
+    graph.layer({"a": "0"})
+    graph.driver.create("one", graph.lowers)
+    for number in range(3):
+        root = graph.driver.mount("one", graph.lowers, volatile=True).path
+        assert sorted(os.listdir(root)) == ["a", *(f"new{before}" for before in range(number))]
+        write(f"{root}/new{number}", "x")
+        graph.driver.unmount("one")
+    assert read(f"{graph.driver.mount('one', graph.lowers).path}/new2") == "x"
 
 
 def test_a_restart_removes_what_a_crash_left_and_nothing_else(graph: Graph) -> None:
@@ -277,7 +347,7 @@ def test_info_tells_the_file_system(graph: Graph) -> None:
     assert status["Supports d_type"] == "true"
 
 
-@pytest.mark.parametrize("name", [OVERLAY, "vfs"])
+@pytest.mark.parametrize("name", DRIVERS)
 def test_a_driver_begins_a_layer_in_its_own_style(tmp_path: Path, name: str) -> None:
     graph = Graph(str(tmp_path), name)
     graph.layer({"a": "0"})
@@ -298,6 +368,65 @@ def test_overlay_can_be_mounted_read_only(tmp_path: Path) -> None:
     try:
         with pytest.raises(OSError, match="Read-only"):
             write(f"{root}/new", "x")
+    finally:
+        graph.driver.remove("one")
+
+
+@pytest.mark.root
+def test_what_was_not_synced_before_a_crash_is_dropped(tmp_path: Path) -> None:
+    """The kernel's mark of a volatile mount, and the boot id of a boot that was before."""
+    why = why_not(str(tmp_path), "overlay")
+    if why:
+        pytest.skip(f"overlay cannot be mounted below {tmp_path}: {why}")
+    graph = Graph(str(tmp_path / "graph"), "overlay")
+    graph.layer({"a": "0"}, mode=0o711)
+    graph.driver.create("one", graph.lowers)
+    root = graph.driver.mount("one", graph.lowers, volatile=True).path
+    write(f"{root}/a", "perhaps only zeros now")
+    graph.driver.unmount("one")
+    base = f"{graph.driver.home}/rw/one"
+    os.makedirs(f"{base}/work/work/incompat/volatile", exist_ok=True)
+    write(f"{base}/boot", "00000000-0000-0000-0000-000000000000")
+    try:
+        assert graph.driver.mount("one", graph.lowers).path == root
+        assert read(f"{root}/a") == "0"
+        assert stat.S_IMODE(os.stat(root).st_mode) == 0o711
+    finally:
+        graph.driver.remove("one")
+
+
+@pytest.mark.root
+def test_a_kernel_of_old_takes_one_layer_and_no_work_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    why = why_not(str(tmp_path), "overlay")
+    if why:
+        pytest.skip(f"overlay cannot be mounted below {tmp_path}: {why}")
+    mount, asked = syscalls.mount, list[str]()
+
+    def old(source: str, target: str, fstype: str, flags: int = 0, data: str = "") -> None:
+        if fstype != "overlayfs":
+            raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+        asked.append(data)
+        words = dict(word.split("=") for word in data.split(","))
+        if set(words) != {"lowerdir", "upperdir"} or ":" in words["lowerdir"]:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        work = words["upperdir"].replace("diff", "work")
+        mount(source, target, "overlay", flags, f"{data},workdir={work}")
+
+    monkeypatch.setattr(syscalls, "mount", old)
+    assert why_not(str(tmp_path), "overlayfs", several=False) == ""
+    assert why_not(str(tmp_path), "overlayfs") == "Invalid argument"
+    driver = choose_driver(str(tmp_path / "graph"), "", "", "overlayfs", several=False)
+    graph = Graph(str(tmp_path / "graph"), driver.name, driver)
+    for number in range(3):
+        graph.layer({"number": str(number), f"file{number}": "x"})
+    graph.layer({"file1": None})
+    root = graph.mounted("one")
+    try:
+        assert sorted(os.listdir(root)) == ["file0", "file2", "number"]
+        assert read(f"{root}/number") == "2"
+        assert asked[-1] == f"lowerdir={graph.lowers[0]},upperdir=rw/one/diff"
     finally:
         graph.driver.remove("one")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,8 @@ def commit(
 ) -> str:
     ingest = store.begin(parent)
     for name, text in files.items():
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{ingest.path}/{name}")
         with open(f"{ingest.path}/{name}", "w") as file:
             file.write(text)
     ingest.commit(chain, DIFF, digest="sha256:e", compressed_size=3, size=7)
@@ -58,6 +61,7 @@ def test_a_committed_layer_is_there_for_others(graph: str, store: LayerStore) ->
         "compressed_size": 3,
         "size": 7,
         "dir": "a" * 24,
+        "recipe": 0,
     }
 
 
@@ -130,6 +134,71 @@ def test_removing_takes_record_and_tree_and_may_be_repeated(store: LayerStore) -
     assert not os.path.exists(tree)
 
 
+def with_recipe(store: LayerStore, chain: ChainId, text: bytes) -> str:
+    ingest = store.begin(None)
+    with ingest.new_recipe() as fd:
+        os.write(fd, text)
+    ingest.commit(chain, DIFF, recipe=len(text))
+    return store.recipe(chain)
+
+
+def test_a_recipe_comes_and_goes_with_its_layer(store: LayerStore) -> None:
+    path = with_recipe(store, BASE, b"recipe")
+    with open(path, "rb") as file:
+        assert file.read() == b"recipe"
+    record = store.get(BASE)
+    assert record is not None
+    assert record["recipe"] == 6
+    assert os.stat(path).st_mode & 0o777 == 0o600
+    assert sorted(os.listdir(store.driver.home)) == ["a" * 24, f"{'a' * 24}.recipe", "rw"]
+    store.remove(BASE)
+    assert os.listdir(store.driver.home) == ["rw"]
+
+
+def test_a_recipe_has_its_place_before_the_record_is_written(
+    store: LayerStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    rename = os.rename
+    monkeypatch.setattr("isula_edge.sys.atomic.fsync_tree", lambda _: order.append("sync"))
+
+    def renamed(source: str, target: str) -> None:
+        order.append(os.path.basename(target))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", renamed)
+    with_recipe(store, BASE, b"1")
+    assert order == ["sync", "a" * 24, f"{'a' * 24}.recipe", f"{'a' * 64}.cbor"]
+
+
+def test_the_recipe_of_the_first_of_two_stays(store: LayerStore) -> None:
+    late = store.begin(None)
+    with late.new_recipe() as fd:
+        os.write(fd, b"later")
+    path = with_recipe(store, BASE, b"first")
+    late.commit(BASE, DIFF, recipe=5)
+    with open(path, "rb") as file:
+        assert file.read() == b"first"
+    assert len(os.listdir(store.driver.home)) == 3
+
+
+def test_an_aborted_recipe_leaves_nothing(store: LayerStore) -> None:
+    ingest = store.begin(None)
+    with ingest.new_recipe():
+        pass
+    ingest.abort()
+    assert os.listdir(store.driver.home) == ["rw"]
+
+
+def test_recipes_without_a_layer_are_swept(store: LayerStore) -> None:
+    with_recipe(store, BASE, b"kept")
+    for name in ("c" * 24, "ingest-1", "dead-2"):
+        with open(f"{store.driver.home}/{name}.recipe", "wb"):
+            pass
+    assert store.sweep(set(store.all())) == 3
+    assert sorted(os.listdir(store.driver.home)) == ["a" * 24, f"{'a' * 24}.recipe", "rw"]
+
+
 def test_the_record_goes_before_the_tree(
     store: LayerStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -193,3 +262,13 @@ def test_no_space_for_a_layer_is_no_space(
 def test_a_driver_of_the_callers_is_used(graph: str) -> None:
     driver = Vfs(f"{graph}/storage/vfs")
     assert LayerStore(graph, "vfs", driver).driver is driver
+
+
+def test_a_layer_that_was_committed_since_is_no_leftover(store: LayerStore) -> None:
+    known: set[str] = set(store.all())
+    tree = commit(store, BASE, {"a": "1"})
+    store.sweep(known)
+    assert os.path.exists(f"{tree}/a")
+    store.records.remove(BASE.partition(":")[2])
+    store.sweep(known)
+    assert not os.path.exists(tree)

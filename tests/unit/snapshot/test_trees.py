@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import stat
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from isula_edge import errors
-from isula_edge.snapshot import vfs
+from isula_edge.snapshot import copy
 from isula_edge.snapshot.base import remove_tree
-from isula_edge.snapshot.overlay import backing_filesystem
-from isula_edge.snapshot.vfs import copy_tree
+from isula_edge.snapshot.copy import copy_tree, link_tree
+from isula_edge.snapshot.filesystem import backing_filesystem, tells_types
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 DEPTH = 1500
@@ -119,7 +122,7 @@ def test_a_full_file_system_is_no_space(
     def no_clone(_fd: int, _request: int, _source: int) -> int:
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr(vfs, "_copy_data", full)
+    monkeypatch.setattr(copy, "_copy_data", full)
     monkeypatch.setattr("fcntl.ioctl", no_clone)
     with pytest.raises(errors.NoSpace):
         copy_tree(str(tree), str(tmp_path / "copy"))
@@ -176,6 +179,137 @@ def deep(tmp_path: Path) -> Path:
 def test_a_tree_deeper_than_any_stack_is_removed(deep: Path) -> None:
     remove_tree(str(deep))
     assert os.listdir(deep.parent) == []
+
+
+def names(top: Path) -> list[str]:
+    """The names on the way to the bottom, one directory after the other."""
+    found = []
+    here = os.open(top, os.O_RDONLY)
+    while True:
+        inside = os.listdir(here)
+        found += inside
+        if len(inside) != 1 or not stat.S_ISDIR(os.stat(inside[0], dir_fd=here).st_mode):
+            os.close(here)
+            return found
+        below = os.open(inside[0], os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+
+
+@pytest.mark.parametrize("function", [copy_tree, link_tree])
+def test_a_tree_deeper_than_any_path_is_copied(
+    deep: Path, function: Callable[[str, str], None]
+) -> None:
+    function(str(deep), str(deep.parent / "copy"))
+    try:
+        assert names(deep.parent / "copy") == ["directory"] * DEPTH + ["file"]
+    finally:
+        remove_tree(str(deep.parent / "copy"))
+        remove_tree(str(deep))
+
+
+def test_names_of_one_file_far_apart_are_one_file_in_the_copy(deep: Path) -> None:
+    bottom = os.open(deep, os.O_RDONLY)
+    for _ in range(DEPTH):
+        below = os.open("directory", os.O_RDONLY, dir_fd=bottom)
+        os.close(bottom)
+        bottom = below
+    os.link("file", deep / "high", src_dir_fd=bottom)
+    os.link("file", "low", src_dir_fd=bottom, dst_dir_fd=bottom)
+    os.close(bottom)
+    copy_tree(str(deep), str(deep.parent / "copy"))
+    try:
+        copied = os.stat(deep.parent / "copy/high")
+        assert copied.st_nlink == 3
+        assert copied.st_ino != os.stat(deep / "high").st_ino
+    finally:
+        remove_tree(str(deep.parent / "copy"))
+        remove_tree(str(deep))
+
+
+def test_a_linked_tree_has_the_files_of_the_first_in_directories_of_its_own(
+    tree: Path, tmp_path: Path
+) -> None:
+    before = facts(tree)
+    link_tree(str(tree), str(tmp_path / "copy"))
+    assert facts(tmp_path / "copy") == before == facts(tree)
+    for name in ("file", "folder/same", "link", "pipe", "empty"):
+        assert os.path.samestat(os.lstat(tree / name), os.lstat(tmp_path / "copy" / name))
+    for name in ("", "folder", "folder/inner"):
+        assert not os.path.samestat(os.stat(tree / name), os.stat(tmp_path / "copy" / name))
+    (tmp_path / "copy/folder").chmod(0o700)
+    (tmp_path / "copy/file").unlink()
+    assert facts(tree) == before
+
+
+@pytest.mark.parametrize("number", [errno.EMLINK, errno.EPERM, errno.EXDEV])
+def test_what_cannot_be_linked_is_copied(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    link = os.link
+
+    def refuses(source: str, target: str, **where: Any) -> None:
+        if source == target:
+            raise OSError(number, os.strerror(number))
+        link(source, target, **where)
+
+    monkeypatch.setattr(os, "link", refuses)
+    link_tree(str(tree), str(tmp_path / "copy"))
+    assert facts(tmp_path / "copy") == facts(tree)
+    one, two = (os.stat(tmp_path / "copy" / name) for name in ("file", "folder/same"))
+    assert one.st_ino == two.st_ino != os.stat(tree / "file").st_ino
+
+
+def test_a_disk_that_fills_while_linking_is_no_space(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_source: str, _target: str, **_where: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "link", full)
+    with pytest.raises(errors.NoSpace):
+        link_tree(str(tree), str(tmp_path / "copy"))
+
+
+@pytest.mark.parametrize("function", [copy_tree, link_tree])
+def test_no_descriptor_stays_open(
+    tree: Path, tmp_path: Path, function: Callable[[str, str], None]
+) -> None:
+    before = os.listdir("/proc/self/fd")
+    function(str(tree), str(tmp_path / "copy"))
+    with pytest.raises(FileExistsError):
+        function(str(tree), str(tmp_path / "copy"))
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_a_file_in_the_place_of_a_tree_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "tree").write_text("x")
+    remove_tree(str(tmp_path / "tree"))
+    assert os.listdir(tmp_path) == []
+
+
+def test_types_of_entries_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert tells_types(str(tmp_path))
+    assert os.listdir(tmp_path) == []
+    scandir = os.scandir
+
+    class Silent:
+        """As a file system without types: every entry is asked for."""
+
+        def __init__(self, entry: os.DirEntry[str]) -> None:
+            self._path = entry.path
+
+        def is_dir(self, *, follow_symlinks: bool) -> bool:
+            return not follow_symlinks and os.path.isdir(self._path)
+
+    @contextlib.contextmanager
+    def silent(path: str) -> Iterator[list[Silent]]:
+        with scandir(path) as entries:
+            yield [Silent(entry) for entry in entries]
+
+    monkeypatch.setattr(os, "scandir", silent)
+    assert not tells_types(str(tmp_path))
+    assert os.listdir(tmp_path) == []
 
 
 FEW_DESCRIPTORS = """

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from isula_edge.sys import process
+from isula_edge.sys.boot import boot_id
 from isula_edge.sys.process import Identity, exit_code, identify, signal_process, spawn
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def test_a29_another_boot_is_another_process(child: subprocess.Popen[bytes], boo
 
 @pytest.mark.parametrize("pid", [0, -1])
 def test_a_process_without_a_pid_is_not_alive(pid: int) -> None:
-    assert not Identity(pid, 0, process.boot_id()).alive()
+    assert not Identity(pid, 0, boot_id()).alive()
 
 
 def test_a_zombie_is_not_alive(child: subprocess.Popen[bytes]) -> None:
@@ -92,7 +92,7 @@ def test_a_name_with_parentheses_and_blanks_is_read_past() -> None:
 
 def test_the_boot_id_is_the_kernels() -> None:
     with open("/proc/sys/kernel/random/boot_id") as file:
-        assert process.boot_id() == file.read().strip()
+        assert boot_id() == file.read().strip()
 
 
 def no_pidfd(_pid: int) -> int:
