@@ -341,6 +341,30 @@ class Client:
         """``{"kind": "container" | "image", "object": …}``; raises NotFound."""
         return self.call("inspect", {"ref": ref, "kind": kind, "timeout_s": timeout_s})
 
+    def disk_usage(self) -> dict[str, Any]:
+        """Bytes on disk: ``rows`` {type, total, active, size, reclaimable}, and of each object."""
+        return self.call("system.df")
+
+    def prune(
+        self, *, all: bool = False, filters: Mapping[str, Sequence[str]] | None = None
+    ) -> dict[str, Any]:
+        """Remove stopped containers, images without a name (``all``: unused ones), leftovers.
+
+        ``{"containers", "images", "downloads", "leftovers", "reclaimed"}``.
+        """
+        return self.call("system.prune", {"all": all, "filters": dict(filters or {})})
+
+    def check(
+        self,
+        *,
+        repair: bool = False,
+        quick: bool = False,
+        progress: Callable[[dict[str, Any]], None] | None = None,
+    ) -> dict[str, Any]:
+        """Verify everything that is stored: ``problems`` {kind, ref, names, problem, repaired}."""
+        stream = self.stream("system.check", {"repair": repair, "quick": quick})
+        return _watch(stream, progress)
+
     # -- images
 
     def pull(
@@ -348,11 +372,42 @@ class Client:
         ref: str,
         *,
         platform: str = "",
+        auth: Mapping[str, str] | None = None,
+        all_tags: bool = False,
         progress: Callable[[dict[str, Any]], None] | None = None,
     ) -> dict[str, Any]:
-        """Fetch an image: ``{"ref": stored name, "id": …}``; ``progress`` sees each item."""
-        stream = self.stream("image.pull", _given(ref=ref, platform=platform or None))
-        return _watch(stream, progress)
+        """Fetch an image: ``{"ref": stored name, "id": …}``; ``progress`` sees each item.
+
+        ``all_tags`` fetches all that a name without tag has: ``{"ref": repository,
+        "images": [{"ref", "id"}], "skipped": [{"ref", "reason"}]}``.
+
+        ``auth`` are credentials for the registry of the name (or ``server_address``):
+        ``username`` and ``password``, ``identity_token`` or ``registry_token``.  Without,
+        those of :meth:`login` are used.
+        """
+        params = _given(ref=ref, platform=platform or None, auth=dict(auth) if auth else None)
+        if all_tags:
+            params["all_tags"] = True
+        return _watch(self.stream("image.pull", params), progress)
+
+    def search(
+        self, term: str, *, limit: int = 25, filters: Mapping[str, Sequence[str]] | None = None
+    ) -> list[dict[str, Any]]:
+        """Repositories that the first mirror, or the host in ``term``, finds, best first.
+
+        Each has ``name``, ``description``, ``stars``, ``official`` and ``automated``.
+        """
+        params = {"term": term, "limit": limit, "filters": dict(filters or {})}
+        return list(self.call("image.search", params)["results"])
+
+    def login(self, server: str, username: str, password: str) -> dict[str, Any]:
+        """Have the daemon keep credentials that the registry accepts: ``{"server": name}``."""
+        params = {"server": server, "username": username, "password": password}
+        return self.call("image.login", params)
+
+    def logout(self, server: str) -> dict[str, Any]:
+        """Have the daemon forget a registry's credentials: ``{"server", "removed": bool}``."""
+        return self.call("image.logout", {"server": server})
 
     def load(
         self,
@@ -368,6 +423,21 @@ class Client:
     def import_image(self, path: str, ref: str) -> str:
         """Make an image of a root file system tarball at the absolute ``path``: its id."""
         return str(self.call("image.import", {"path": path, "ref": ref})["id"])
+
+    def save(
+        self,
+        refs: Sequence[str],
+        write: Callable[[bytes], object],
+        *,
+        exclude: Sequence[str] = (),
+        format: str = "docker",
+    ) -> int:
+        """Give an archive of images to ``write``, piece by piece: its size in bytes.
+
+        Layers of the images ``exclude`` are left out; who loads the archive must have them.
+        """
+        params = {"refs": list(refs), "exclude": list(exclude), "format": format}
+        return _download(self.stream("image.save", params), write)
 
     def images(self, filters: Mapping[str, Sequence[str]] | None = None) -> list[dict[str, Any]]:
         """Images, newest first."""
@@ -493,6 +563,10 @@ class Client:
         """Give a container another name."""
         self.call("container.rename", {"ref": ref, "new_name": new_name})
 
+    def export(self, ref: str, write: Callable[[bytes], object]) -> int:
+        """Give a tar of a container's root file system to ``write``: its size in bytes."""
+        return _download(self.stream("container.export", {"ref": ref}), write)
+
     def wait(self, ref: str) -> int:
         """Exit code of a container, once it has ended."""
         return int(self.call("container.wait", {"ref": ref})["exit_code"])
@@ -538,6 +612,14 @@ def _watch(stream: Stream, progress: Callable[[dict[str, Any]], None] | None) ->
         if kind == "v" and progress is not None:
             progress(value)
     return stream.result or {}
+
+
+def _download(stream: Stream, write: Callable[[bytes], object]) -> int:
+    with stream:
+        for kind, value in stream:
+            if kind == "o":
+                write(value)
+        return int((stream.result or {})["size"])
 
 
 def _parse_host(host: str) -> tuple[str, int]:

@@ -5,7 +5,7 @@ Loaded only for these: what succeeds does not pay for click.
 
 from __future__ import annotations
 
-__all__ = ["command_help", "complete", "top_level", "usage_error"]
+__all__ = ["command_help", "complete", "group_level", "top_level", "usage_error"]
 
 import os
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 from click.shell_completion import shell_complete
 
-from isula_cli.commands import COMMANDS, COMMON, module_name
+from isula_cli.commands import COMMANDS, COMMON, GROUPS, module_name
 from isula_cli.context import write_all, write_error
 from isula_edge.version import COMMIT, VERSION
 
@@ -48,11 +48,35 @@ def top_level(words: list[str]) -> int:
     return 0
 
 
+def group_level(name: str, words: list[str]) -> int:
+    """What ``isula GROUP`` without a known command says; the exit status."""
+    for word in words:
+        if word in ("--help", "-h"):
+            break
+        if word[:1] != "-":
+            text = f'command "{name} {word}" not found'
+            write_error(f"isula: {text}\nSee 'isula {name} --help'.\n")
+            return 125
+        if not _common(word):
+            write_error(f"isula {name}: Unknown flag found:'{word}'\nSee 'isula {name} --help'.\n")
+            return 125
+        if "=" not in word:
+            break
+    group = _group(load=False)
+    found = group.commands[name]
+    _print(found.get_help(_context(found, name, _context(group, "isula"))))
+    return 0
+
+
 def command_help(name: str) -> int:
     """Print the help of a command; the exit status, 0."""
     group = _group(load=False)
+    parent = _context(group, "isula")
+    first, _, rest = name.partition(" ")
+    if rest:
+        parent = _context(group.commands[first], first, parent)
     command = _command(name)
-    _print(command.get_help(_context(command, name, _context(group, "isula"))))
+    _print(command.get_help(_context(command, rest or first, parent)))
     return 0
 
 
@@ -91,15 +115,23 @@ def _common(word: str) -> bool:
 
 
 def _group(*, load: bool) -> click.Group:
-    made: dict[str, click.Command] = {
-        name: _command(name) if load else click.Command(name, help=text)
-        for name, text in COMMANDS.items()
-    }
+    made: dict[str, click.Command] = {}
+    members: dict[str, dict[str, click.Command]] = {name: {} for name in GROUPS}
+    for name, text in COMMANDS.items():
+        first, _, rest = name.partition(" ")
+        into = members[first] if rest else made
+        into[rest or first] = _command(name) if load else click.Command(rest or first, help=text)
+    for name, commands in members.items():
+        made[name] = _subgroup(name, commands, f"{GROUPS[name]}.")
+    return _subgroup("isula", made, "Manage containers and images of the isulad daemon.")
+
+
+def _subgroup(name: str, commands: dict[str, click.Command], text: str) -> click.Group:
     return click.Group(
-        "isula",
-        commands=made,
+        name,
+        commands=commands,
         params=[_option(row, ()) for row in COMMON],
-        help="Manage containers and images of the isulad daemon.",
+        help=text,
         context_settings=_SETTINGS,
     )
 
@@ -122,7 +154,7 @@ def _command(name: str) -> click.Command:
         )
     examples = "\n".join(f"  {line}" for line in module.EXAMPLES)
     return click.Command(
-        name,
+        name.rpartition(" ")[2],
         params=params,
         help=f"{COMMANDS[name]}.",
         epilog=f"\b\nExamples:\n{examples}" if examples else None,

@@ -6,13 +6,14 @@ and aligns what tabs separate.  It is a list of substitutions, not a template la
 
 from __future__ import annotations
 
-__all__ = ["parse", "render", "status"]
+__all__ = ["fill", "parse", "render", "status"]
 
 from isula_cli.human import ago, duration, table
 from isula_cli.parser import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any
 
     Part = tuple[str, bool]
@@ -37,10 +38,11 @@ _DEFAULT = ("ID", "Image", "Command", "Created", "Status", "Ports", "Names")
 _LONGEST_COMMAND = 22
 
 
-def parse(template: str) -> list[Part]:
+def parse(template: str, titles: Mapping[str, str] = _TITLES) -> list[Part]:
     """Literal text and names of fields (True) of a format; raises UsageError.
 
-    The first part is ``("table", True)`` when headings are wanted.
+    ``titles`` are the fields there are, with their headings.  The first part is
+    ``("table", True)`` when headings are wanted.
     """
     parts: list[Part] = []
     text = template.strip()
@@ -57,7 +59,7 @@ def parse(template: str) -> list[Part]:
             break
         name, closed, template = rest.partition("}}")
         name = name.strip()
-        if not closed or name[:1] != "." or name[1:] not in _TITLES:
+        if not closed or name[:1] != "." or name[1:] not in titles:
             raise UsageError(f'Invalid filter: unknown field "{name}" in the format', 1)
         parts.append((name[1:], True))
     return parts
@@ -69,17 +71,21 @@ def render(containers: list[dict[str, Any]], parts: list[Part] | None, *, full: 
         rows = [[_TITLES[name] for name in _DEFAULT]]
         rows += [[_field(item, name, full) for name in _DEFAULT] for item in containers]
         return table(rows)
+    used = [name for name, field in parts if field and name != "table"]
+    return fill(parts, [{name: _field(item, name, full) for name in used} for item in containers])
+
+
+def fill(parts: list[Part], rows: list[dict[str, str]], titles: Mapping[str, str] = _TITLES) -> str:
+    """Lines of a format for ``rows``, the fields of each by name."""
     headed = parts[:1] == [("table", True)]
-    lines = [_line(parts[1:], _TITLES)] if headed else []
-    for item in containers:
-        values = {name: _field(item, name, full) for name, field in parts[headed:] if field}
-        lines.append(_line(parts[headed:], values))
+    lines = [_line(parts[1:], titles)] if headed else []
+    lines += [_line(parts[headed:], row) for row in rows]
     if headed:
         return table(line.split("\t") for line in lines)
     return "".join(line + "\n" for line in lines)
 
 
-def _line(parts: list[Part], values: dict[str, str]) -> str:
+def _line(parts: list[Part], values: Mapping[str, str]) -> str:
     return "".join(values[text] if field else text for text, field in parts)
 
 

@@ -11,7 +11,7 @@ __all__ = ["main"]
 import posix
 import sys
 
-from isula_cli.commands import COMMANDS, COMMON, module_name
+from isula_cli.commands import COMMANDS, COMMON, GROUPS, module_name
 from isula_cli.parser import HelpRequested, UsageError, parse
 
 TYPE_CHECKING = False
@@ -51,6 +51,13 @@ def _dispatch(argv: list[str]) -> int:
 
         return clickui.complete()
     argv, name = _command_name(argv)
+    if name in GROUPS:
+        argv, word = _command_name(argv)
+        if f"{name} {word}" not in COMMANDS:
+            from isula_cli import clickui
+
+            return clickui.group_level(name, [word, *argv] if word else argv)
+        name = f"{name} {word}"
     if name not in COMMANDS:
         from isula_cli import clickui
 

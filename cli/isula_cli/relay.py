@@ -19,14 +19,15 @@ from isula_edge import wire
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Callable
     from typing import Any
 
+    from isula_cli.progress import Progress
     from isula_edge.client import Stream
 else:
     import _signal as signal
 
 _READ_SIZE = 32768
+_SEEK_CUR = 1
 _PROXIED = ("SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM", "SIGUSR1", "SIGUSR2")
 _OUTPUT = {"o": 1, "E": 2}
 
@@ -56,12 +57,22 @@ def attach(stream: Stream, *, stdin: bool, tty: bool, keys: str = "", proxy: boo
         return relay.exit_code()
 
 
-def pump(stream: Stream, on_item: Callable[[Any], None] | None = None) -> dict[str, Any]:
-    """Send standard input to its end and give items to ``on_item``: the result."""
+def pump(stream: Stream, shown: Progress | None = None) -> dict[str, Any]:
+    """Send standard input to its end and show that, and the stream's items: the result."""
     relay = _Relay(stream, stdin=True)
-    relay.on_item = on_item
+    if shown is not None:
+        relay.shown = shown
+        relay.size = _bytes_left(0)
     relay.exit_code()
     return stream.result or {}
+
+
+def _bytes_left(fd: int) -> int:
+    """How much there is to read of a file; 0 for what is none."""
+    try:
+        return max(posix.fstat(fd).st_size - posix.lseek(fd, 0, _SEEK_CUR), 0)
+    except OSError:
+        return 0
 
 
 def _terminated(number: int, _frame: object) -> None:
@@ -77,7 +88,8 @@ class _Relay:
         self.stream = stream
         self.stdin = stdin
         self.keys: terminal.DetachKeys | None = None
-        self.on_item: Callable[[Any], None] | None = None
+        self.shown: Progress | None = None
+        self.size = self.sent = 0
         self.pending = bytearray()
         self.wake = -1
         self.proxied: set[int] = set()
@@ -111,7 +123,10 @@ class _Relay:
             elif reading and not read:
                 poller.unregister(0)
             reading = read
-            self.react(dict(poller.poll()))
+            ready = poller.poll(self.shown.wait_ms() if self.shown is not None else -1)
+            if not ready and self.shown is not None:
+                self.shown.tick()
+            self.react(dict(ready))
             if self.detached:
                 self.stream.__exit__()
                 return 0
@@ -121,8 +136,13 @@ class _Relay:
             kind, value = frame
             if kind in _OUTPUT:
                 write_all(_OUTPUT[kind], value)
-            elif self.on_item is not None:
-                self.on_item(value)
+            elif self.shown is not None:
+                self.shown.item(value)
+
+    def show_sent(self, status: str) -> None:
+        if self.shown is not None:
+            item = {"id": "stdin", "status": status, "current": self.sent, "total": self.size}
+            self.shown.item(item)
 
     def react(self, ready: dict[int, int]) -> None:
         if self.wake in ready:
@@ -154,8 +174,11 @@ class _Relay:
         if not data:
             self.stdin = False
             self.pending += wire.pack({"e": True})
+            self.show_sent("Sent")
             return
         if self.keys is not None:
             data, self.detached = self.keys.feed(data)
+        self.sent += len(data)
+        self.show_sent("Sending")
         if data:
             self.pending += wire.pack({"i": data})

@@ -8,10 +8,11 @@ import posix
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
     from isula_cli.context import Context
+    from isula_cli.progress import Progress
+    from isula_edge.client import Stream
 
 
 def absolute(path: str) -> str:
@@ -20,18 +21,22 @@ def absolute(path: str) -> str:
 
 
 def upload(
-    ctx: Context,
-    method: str,
-    params: dict[str, Any],
-    on_item: Callable[[Any], None] | None = None,
+    ctx: Context, method: str, params: dict[str, Any], *, quiet: bool = False
 ) -> dict[str, Any]:
-    """Result of ``method``; a ``path`` of ``-`` sends standard input."""
-    stream = ctx.client.stream(method, params)
-    if params["path"] == "-":
-        from isula_cli import relay
+    """Result of ``method``; a ``path`` of ``-`` sends standard input.
 
-        return relay.pump(stream, on_item)
-    for kind, value in stream:
-        if kind == "v" and on_item is not None:
-            on_item(value)
-    return stream.result or {}
+    Progress goes to standard error unless ``quiet``.
+    """
+    stream = ctx.client.stream(method, params)
+    if quiet:
+        return _send(stream) if params["path"] == "-" else stream.wait()
+    from isula_cli.progress import follow, show
+
+    with show(2) as shown:
+        return _send(stream, shown) if params["path"] == "-" else follow(stream, shown)
+
+
+def _send(stream: Stream, shown: Progress | None = None) -> dict[str, Any]:
+    from isula_cli import relay
+
+    return relay.pump(stream, shown)

@@ -22,6 +22,7 @@ from isula_edge.oci import values
 from isula_edge.runtime.hooks import run_hooks
 from isula_edge.snapshot.base import remove_tree
 from isula_edge.sys import process, syscalls
+from isula_edge.sys.boot import boot_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
@@ -83,7 +84,8 @@ class Life:
         """Makes the writable layer."""
         if not container.settings.external_rootfs:
             lowers = self._layers.dirs(container.chain_ids)
-            await asyncio.to_thread(self._driver.create, container.id, lowers)
+            size = container.settings.storage_size
+            await asyncio.to_thread(self._driver.create, container.id, lowers, size=size)
 
     def rootfs_data(self, container: Container) -> dict[str, str]:
         """What ``inspect`` shows as GraphDriver.Data."""
@@ -183,7 +185,8 @@ class Life:
             rootfs = settings.external_rootfs
         else:
             lowers = self._layers.dirs(container.chain_ids)
-            rootfs = self._driver.mount(container.id, lowers).path
+            # a container of --rm does not outlive a crash of the machine: no need to sync
+            rootfs = self._driver.mount(container.id, lowers, volatile=settings.rm).path
         self._bundles.mount_shm(container)
         bundle = self._bundles.prepare(container, rootfs)
         described = bundle.spec["process"]
@@ -282,7 +285,7 @@ class Life:
         with contextlib.suppress(OSError):
             os.unlink(f"{self._state}/exits/{container.id}")
         try:
-            await asyncio.to_thread(self._table.save, container)
+            await asyncio.to_thread(self._table.save, container, urgent=True)
         except (errors.EngineError, OSError) as error:
             _log.error("cannot record the end of container %s: %s", container.name, error)
         self._emit("die", container.id, self._attributes(container, exitCode=str(state.exit_code)))
@@ -437,7 +440,7 @@ class Life:
             if container.state.init().alive() and not exited:
                 self._spawn(self._watch(container, bundle))
                 continue
-            if container.state.boot == process.boot_id() and not exited:
+            if container.state.boot == boot_id() and not exited:
                 container.state.error = "ended while the engine was down, exit code unknown"
             await self._ended(container, bundle)
         for container in self._table:

@@ -17,6 +17,8 @@ from isula_edge.sys import atomic
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from isula_edge.sys.reserve import Reserve
+
 __all__ = ["Table"]
 
 _NAME = re.compile(r"/?[a-zA-Z0-9][a-zA-Z0-9_.-]+")
@@ -36,8 +38,9 @@ class Table:
     Names are an index in memory, rebuilt from the records, so the two never disagree.
     """
 
-    def __init__(self, graph: str) -> None:
+    def __init__(self, graph: str, reserve: Reserve | None = None) -> None:
         self.folder = f"{graph}/engines"
+        self._reserve = reserve
         self._quarantine = f"{graph}/quarantine"
         self.quarantined: list[str] = []
         self._by_id: dict[str, Container] = {}
@@ -110,14 +113,28 @@ class Table:
         """Gives ``name`` back; not taken is fine."""
         self._names.pop(name.lstrip("/"), None)
 
+    def known(self) -> set[str]:
+        """Ids of all containers, those that are being made too."""
+        return {*self._by_id, *self._names.values()}
+
     def add(self, container: Container) -> None:
         """Makes a container, whose name is reserved, findable."""
         self._by_id[container.id] = container
 
-    def save(self, container: Container, *, durable: bool = True) -> None:
-        """Writes the container's record; raises NoSpace."""
+    def save(self, container: Container, *, durable: bool = True, urgent: bool = False) -> None:
+        """Writes the container's record; raises NoSpace.
+
+        An ``urgent`` one replaces the record that is there on a full disk too.
+        """
         path = f"{self.dir(container)}/container.cbor"
-        write_record(path, "container", container.to_record(), durable=durable)
+        write_record(
+            path,
+            "container",
+            container.to_record(),
+            durable=durable,
+            reserve=self._reserve,
+            urgent=urgent,
+        )
 
     def forget(self, container: Container) -> None:
         """Takes the container out of memory; its directory is the caller's business."""

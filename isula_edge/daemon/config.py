@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from isula_edge import errors
 from isula_edge.daemon import keys
+from isula_edge.image.hosts import canonical
 from isula_edge.oci import values
+from isula_edge.service import storage_options
 from isula_edge.service.config import EngineConfig, RuntimeConfig
 from isula_edge.version import COMMIT, VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from isula_edge.snapshot.base import StorageOptions
 
 __all__ = ["DEFAULT_FILE", "DaemonConfig", "load", "parse_arguments"]
 
@@ -59,7 +63,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         ("-l --log-level", "log-level", "how much is logged (INFO)"),
         ("--log-driver", "log-driver", "file, stdout, stderr or syslog (file)"),
         ("--hook-spec", "hook-spec", "OCI hooks of every container"),
-        ("--storage-driver", "storage-driver", "overlay or vfs"),
+        ("--storage-driver", "storage-driver", "overlay, overlay1 or vfs"),
         ("--cgroup-parent", "cgroup-parent", "cgroup of containers (/isulad)"),
     ):
         add(*flag.split(), dest=key, metavar="VALUE", help=text)
@@ -172,34 +176,34 @@ def _build(
     def many(key: str) -> tuple[str, ...]:
         return (*table.get(key, ()), *(options.get(key) or ()))
 
-    if options.get("storage-opts"):
-        problems.append("--storage-opt: without effect in this version")
-    runtimes = {
-        name: RuntimeConfig(
-            item["path"], tuple(item.get("runtime-args") or item.get("runtimeArgs") or ())
-        )
-        for name, item in table.get("runtimes", {}).items()
-    }
-    if "lxc" in runtimes or "lcr" in runtimes:
-        raise errors.InvalidArgument(f"{path}: runtimes: lxc is built in and cannot be replaced")
     engine = EngineConfig(
         # runtimes take no links in paths
         graph=os.path.realpath(one("graph", "/var/lib/isulad")),
         state=os.path.realpath(one("state", "/var/run/isulad")),
         storage_driver=one("storage-driver", ""),
+        storage_options=_storage_options(many("storage-opts"), path),
         default_runtime=one("default-runtime", ""),
-        runtimes=runtimes,
+        runtimes=_runtimes(table, path),
         registry_mirrors=many("registry-mirrors"),
         insecure_registries=many("insecure-registries"),
+        registry_host_mirrors={
+            canonical(host): tuple(mirrors)
+            for host, mirrors in table.get("registry-host-mirrors", {}).items()
+        },
+        clock_timeout_s=keys.seconds(one("clock-timeout", "10m")) or 0.0,
         insecure_skip_verify=one("insecure-skip-verify-enforce", False),
         certs_dir=one("certs-dir", "/etc/isulad/certs.d"),
+        auth_file=one("auth-file", "/root/.isulad/config.json"),
         max_concurrent_downloads=one("max-concurrent-downloads", 0),
+        max_download_rate=keys.size(one("max-download-rate", 0)) or 0,
         cgroup_parent=one("cgroup-parent", "/isulad"),
         default_ulimits=_ulimits(table, options, path),
         hook_spec=one("hook-spec", ""),
         seccomp_profile=one("seccomp-profile", ""),
         log_max_size=_container_log(table, options, path, problems),
         tmpdir=_tmpdir(),
+        image_layer_check=one("image-layer-check", False),
+        **_watermarks(table, path),
     )
     hosts = _hosts(table.get("hosts") or (), options.get("host") or (), path)
     return DaemonConfig(
@@ -212,6 +216,22 @@ def _build(
         _log_options(table, options, path),
         tuple(problems),
     )
+
+
+def _watermarks(table: dict[str, Any], path: str) -> dict[str, Any]:
+    """Per cent of the disk between which unused images are removed; nothing when off."""
+    high, low = table.get("image-gc-high") or 0, table.get("image-gc-low") or 0
+    if not high:
+        return {}
+    low = low or max(high - 5, 0)
+    if low >= high:
+        raise errors.InvalidArgument(
+            f"{path}: image-gc-low must be less than image-gc-high ({high}), it is {low}"
+        )
+    found = {"image_gc_high": high, "image_gc_low": low}
+    if table.get("image-gc-min-age", "") != "":
+        found["image_gc_min_age"] = keys.seconds(table["image-gc-min-age"])
+    return found
 
 
 def _tmpdir() -> str:
@@ -236,6 +256,36 @@ def _hosts(listed: Sequence[str], given: Sequence[str], path: str) -> tuple[str,
         if not host.startswith("unix:///") or len(host) < 9:
             raise errors.InvalidArgument(f"{where}: {host} must be unix:///absolute/path")
     return hosts
+
+
+def _runtimes(table: dict[str, Any], path: str) -> dict[str, RuntimeConfig]:
+    found = {
+        name: RuntimeConfig(
+            item["path"], tuple(item.get("runtime-args") or item.get("runtimeArgs") or ())
+        )
+        for name, item in table.get("runtimes", {}).items()
+    }
+    if "lxc" in found or "lcr" in found:
+        raise errors.InvalidArgument(f"{path}: runtimes: lxc is built in and cannot be replaced")
+    return found
+
+
+def _size(key: str, value: str | int, path: str) -> int:
+    try:
+        return values.parse_size(key, str(value))
+    except errors.InvalidArgument as error:
+        raise errors.InvalidArgument(
+            f"{path}: {key} must be {keys.describe('size')}, it is {value}", kind="key", ref=key
+        ) from error
+
+
+def _storage_options(items: Sequence[str], path: str) -> StorageOptions:
+    try:
+        return storage_options.parse(items)
+    except errors.InvalidArgument as error:
+        raise errors.InvalidArgument(
+            f"{path}: storage-opts: {error.message}", ref="storage-opts", hint=error.hint
+        ) from error
 
 
 def _pairs(items: Sequence[str] | None, flag: str) -> dict[str, str]:
@@ -311,6 +361,12 @@ def reloaded(old: DaemonConfig, new: DaemonConfig) -> DaemonConfig:
         registry_mirrors=new.engine.registry_mirrors,
         insecure_registries=new.engine.insecure_registries,
         insecure_skip_verify=new.engine.insecure_skip_verify,
+        registry_host_mirrors=new.engine.registry_host_mirrors,
+        clock_timeout_s=new.engine.clock_timeout_s,
         max_concurrent_downloads=new.engine.max_concurrent_downloads,
+        max_download_rate=new.engine.max_download_rate,
+        image_gc_high=new.engine.image_gc_high,
+        image_gc_low=new.engine.image_gc_low,
+        image_gc_min_age=new.engine.image_gc_min_age,
     )
     return replace(old, engine=engine, log_level=new.log_level, problems=new.problems)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from isula_edge import errors
+from isula_edge.oci import values
 
-__all__ = ["EFFECTIVE", "NO_EFFECT", "check", "describe"]
+__all__ = ["EFFECTIVE", "NO_EFFECT", "check", "describe", "seconds", "size"]
 
 EFFECTIVE: dict[str, str] = {
     "hosts": "list",
@@ -22,13 +24,22 @@ EFFECTIVE: dict[str, str] = {
     "container-log": "container-log",
     "hook-spec": "path",
     "storage-driver": "string",
+    "storage-opts": "list",
     "registry-mirrors": "list",
     "insecure-registries": "list",
     "insecure-skip-verify-enforce": "bool",
+    "registry-host-mirrors": "lists",
+    "clock-timeout": "duration",
     "default-ulimits": "ulimits",
     "cgroup-parent": "string",
     "certs-dir": "path",
+    "auth-file": "path",
     "max-concurrent-downloads": "number",
+    "max-download-rate": "size",
+    "image-gc-high": "percent",
+    "image-gc-low": "percent",
+    "image-gc-min-age": "duration",
+    "image-layer-check": "bool",
     "seccomp-profile": "path",
 }
 """Keys that do what they say, with the type of their value."""
@@ -48,7 +59,6 @@ NO_EFFECT: dict[str, str] = {
     "enable-plugins": "string",
     "enable-pod-events": "bool",
     "engine": "string",
-    "image-layer-check": "bool",
     "metrics-port": "number",
     "native.umask": "string",
     "network-plugin": "string",
@@ -62,7 +72,6 @@ NO_EFFECT: dict[str, str] = {
     "selinux-enabled": "bool",
     "start-timeout": "string",
     "storage-enable-remote-layer": "bool",
-    "storage-opts": "list",
     "sup-groups": "list",
     "systemd-cgroup": "bool",
     "tls": "bool",
@@ -75,12 +84,18 @@ NO_EFFECT: dict[str, str] = {
 """iSulad's keys that are accepted and do nothing yet; empty and false values are silent."""
 
 LEVELS = ("FATAL", "ALERT", "CRIT", "ERROR", "WARN", "NOTICE", "INFO", "DEBUG", "TRACE")
+_DURATION = re.compile(r"(?:([0-9]{1,4})h)?(?:([0-9]{1,5})m)?(?:([0-9]{1,6})s?)?", re.ASCII)
+_MAX_SECONDS = 10**7
 DRIVERS = ("file", "stdout", "stderr", "syslog")
 _WORDS = {
     "bool": "true or false",
     "number": "a number",
+    "size": "a number of bytes, like 500000 or 500k",
     "list": "a list of strings",
     "strings": "an object with string values",
+    "lists": "an object whose values are lists of strings",
+    "percent": "a number from 0 to 100",
+    "duration": "a time, like 90s, 10m or 1h, or a number of seconds",
     "map": "an object",
     "path": "an absolute path",
     "level": f"one of {', '.join(LEVELS)}",
@@ -104,6 +119,27 @@ def check(key: str, kind: str, value: Any) -> None:
         )
 
 
+def seconds(value: Any) -> float | None:
+    """Seconds of a value of type ``duration``; None when it is none."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return float(value) if 0 <= value <= _MAX_SECONDS else None
+    found = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        return None
+    parts = zip(found.groups(), (3600, 60, 1), strict=True)
+    return float(sum(int(number) * unit for number, unit in parts if number))
+
+
+def size(value: Any) -> int | None:
+    """Bytes of a value of type ``size``, '' being 0; None when it is none."""
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        return None
+    try:
+        return values.parse_size("size", str(value or 0))
+    except errors.InvalidArgument:
+        return None
+
+
 def _shown(value: Any) -> str:
     words = {
         bool: "a boolean",
@@ -124,11 +160,19 @@ def _strings(value: Any) -> bool:
 def _fits(kind: str, value: Any) -> bool:
     if kind == "bool":
         return isinstance(value, bool)
-    if kind == "number":
-        return isinstance(value, int) and not isinstance(value, bool)
+    if kind == "duration":
+        return seconds(value) is not None
+    if kind == "size":
+        return size(value) is not None
+    if kind in ("number", "percent"):
+        return (
+            isinstance(value, int)
+            and not isinstance(value, bool)
+            and (kind != "percent" or 0 <= value <= 100)
+        )
     if kind == "list":
         return _strings(value)
-    if kind in ("map", "strings", "runtimes", "ulimits", "container-log"):
+    if kind in ("map", "strings", "lists", "runtimes", "ulimits", "container-log"):
         return isinstance(value, dict) and all(_entry_fits(kind, item) for item in value.items())
     if not isinstance(value, str):
         return False
@@ -141,6 +185,8 @@ def _fits(kind: str, value: Any) -> bool:
 
 def _entry_fits(kind: str, entry: tuple[str, Any]) -> bool:
     name, value = entry
+    if kind == "lists":
+        return _strings(value)
     if kind == "strings":
         return isinstance(value, str)
     if kind == "container-log":

@@ -8,7 +8,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from isula_edge import errors
-from isula_edge.service import inspect, system
+from isula_edge.service import check, disk, inspect, prune, system
 from isula_edge.service.containers import size_of
 from isula_edge.sys import fds
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     Method = Callable[[Engine, Params, Session], Awaitable[Params]]
 
 __all__ = ["METHODS", "call"]
+
+_AUTH = ("username", "password", "identity_token", "registry_token", "server_address")
 
 
 async def call(engine: Engine, method: str, params: Params, session: Session) -> Params:
@@ -57,6 +59,21 @@ def _words(params: Params, name: str) -> list[str]:
     value = params.get(name) or []
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise errors.InvalidArgument(f"{name} must be a list of strings", kind="param", ref=name)
+    return value
+
+
+def _auth(params: Params) -> dict[str, str]:
+    value = params.get("auth") or {}
+    if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
+        raise errors.InvalidArgument("auth must be a map of strings", kind="param", ref="auth")
+    unknown = value.keys() - set(_AUTH)
+    if unknown:
+        raise errors.InvalidArgument(
+            f"auth has no {', '.join(map(str, unknown))}",
+            kind="param",
+            ref="auth",
+            hint=f"it may have {', '.join(_AUTH)}",
+        )
     return value
 
 
@@ -108,13 +125,50 @@ async def _inspect(engine: Engine, params: Params, _session: Session) -> Params:
     raise errors.NotFound(f"No such {word}:{ref}", kind=word, ref=ref)
 
 
+async def _df(engine: Engine, _params: Params, session: Session) -> Params:
+    session.only_waiting()
+    return await disk.df(engine)
+
+
+async def _prune(engine: Engine, params: Params, _session: Session) -> Params:
+    return await prune.prune(engine, everything=bool(params.get("all")), wanted=_wanted(params))
+
+
+async def _check(engine: Engine, params: Params, session: Session) -> Params:
+    repair = bool(params.get("repair"))
+    if not repair:
+        session.only_waiting()
+    checkup = check.Checkup(engine, quick=bool(params.get("quick")), repair=repair)
+    return await checkup.run(session.item)
+
+
 # images
 
 
 async def _pull(engine: Engine, params: Params, session: Session) -> Params:
     session.only_waiting()
     ref = _text(params, "ref")
-    return await engine.images.pull(ref, _text(params, "platform"), session.item)
+    platform = _text(params, "platform")
+    return await engine.images.pull(
+        ref, platform, session.item, _auth(params), all_tags=bool(params.get("all_tags"))
+    )
+
+
+async def _search(engine: Engine, params: Params, session: Session) -> Params:
+    session.only_waiting()
+    limit = _number(params, "limit")
+    term, wanted = _text(params, "term"), _wanted(params)
+    return await engine.images.search(term, 25 if limit is None else limit, wanted)
+
+
+async def _login(engine: Engine, params: Params, session: Session) -> Params:
+    session.only_waiting()
+    server, username = _text(params, "server"), _text(params, "username")
+    return await engine.images.logins.login(server, username, _text(params, "password"))
+
+
+async def _logout(engine: Engine, params: Params, _session: Session) -> Params:
+    return await engine.images.logins.logout(_text(params, "server"))
 
 
 async def _load(engine: Engine, params: Params, session: Session) -> Params:
@@ -133,6 +187,44 @@ async def _import(engine: Engine, params: Params, session: Session) -> Params:
     if path != "-":
         return await engine.images.import_(path, ref, session.item)
     return await _with_input(session, lambda fd: engine.images.import_("", ref, session.item, fd))
+
+
+async def _save(engine: Engine, params: Params, session: Session) -> Params:
+    session.only_waiting()
+    refs, exclude, kind = _words(params, "refs"), _words(params, "exclude"), _text(params, "format")
+    return await _with_output(session, lambda fd: engine.images.save(refs, exclude, kind, fd))
+
+
+async def _with_output(session: Session, work: Callable[[int], Awaitable[Params]]) -> Params:
+    """``work(fd)`` with a descriptor whose data the client gets."""
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    relay = asyncio.create_task(_relay(session, reader))
+    try:
+        result = await work(writer)
+    except BaseException:
+        relay.cancel()
+        raise
+    finally:
+        os.close(writer)
+        await asyncio.gather(relay, return_exceptions=True)
+    relay.result()
+    return result
+
+
+async def _relay(session: Session, fd: int) -> None:
+    os.set_blocking(fd, False)
+    try:
+        while True:
+            try:
+                data = os.read(fd, 65536)
+            except BlockingIOError:
+                await fds.readable(fd)
+                continue
+            if not data:
+                return
+            await session.out(data)
+    finally:
+        os.close(fd)
 
 
 async def _with_input(session: Session, work: Callable[[int], Awaitable[Params]]) -> Params:
@@ -167,7 +259,7 @@ async def _remove_image(engine: Engine, params: Params, _session: Session) -> Pa
 
 
 async def _tag(engine: Engine, params: Params, _session: Session) -> Params:
-    engine.images.tag(_text(params, "source"), _text(params, "target"))
+    await engine.images.tag(_text(params, "source"), _text(params, "target"))
     return {}
 
 
@@ -264,6 +356,12 @@ async def _rename(engine: Engine, params: Params, _session: Session) -> Params:
     return {}
 
 
+async def _export(engine: Engine, params: Params, session: Session) -> Params:
+    session.only_waiting()
+    container = engine.containers.get(_text(params, "ref"))
+    return await _with_output(session, lambda fd: engine.containers.export(container, fd))
+
+
 async def _list(engine: Engine, params: Params, _session: Session) -> Params:
     _number(params, "last")
     return {"containers": engine.containers.list({**params, "filters": _wanted(params)})}
@@ -301,9 +399,16 @@ METHODS: dict[str, Method] = {
     "info": _info,
     "events": _events,
     "inspect": _inspect,
+    "system.df": _df,
+    "system.prune": _prune,
+    "system.check": _check,
     "image.pull": _pull,
+    "image.search": _search,
+    "image.login": _login,
+    "image.logout": _logout,
     "image.load": _load,
     "image.import": _import,
+    "image.save": _save,
     "image.list": _images,
     "image.remove": _remove_image,
     "image.tag": _tag,
@@ -318,6 +423,7 @@ METHODS: dict[str, Method] = {
     "container.pause": _pause,
     "container.unpause": _unpause,
     "container.rename": _rename,
+    "container.export": _export,
     "container.list": _list,
     "container.exec": _exec,
     "container.logs": _logs,

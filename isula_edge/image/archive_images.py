@@ -94,10 +94,16 @@ def _layout_images(archive: Archive, platform: str) -> list[Loadable]:
         groups.setdefault(_name(entry), []).append(entry)
     images: list[Loadable] = []
     for name, entries in groups.items():
-        if len(entries) > 1 and all(entry.platform for entry in entries):
+        if _variants(entries, name):
             entries = [_choose(entries, want, name)]
         images.extend(_layout_image(archive, entry, name, want) for entry in entries)
     return images
+
+
+def _variants(entries: Sequence[manifests.Descriptor], name: str) -> bool:
+    """Whether these are one image for several platforms, not several images without a name."""
+    found = [entry.platform for entry in entries]
+    return len(found) > 1 and all(found) and (bool(name) or len(set(found)) == len(found))
 
 
 def _layout_image(

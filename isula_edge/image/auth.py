@@ -2,19 +2,22 @@
 
 A token's life is counted on the monotonic clock from the moment it was asked for: a
 device without a real-time clock may see the wall clock jump by decades during a pull.
+``issued_at`` plays no part, as it is a date of the server's.  There is no margin before
+the expiry either: the life counts from before the request, and a token that a registry
+refuses all the same is replaced once by the answer 401.
 """
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
+from urllib.parse import urldefrag, urlencode
 
 from isula_edge import errors
+from isula_edge.image.credentials import Credentials
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -23,11 +26,15 @@ __all__ = ["Authorizer", "Challenge", "Credentials", "parse_challenges"]
 
 _MIN_LIFE_S = 60
 """A token lives at least this long (distribution's token specification)."""
+_MAX_LIFE_S = 10 * 365 * 86400
+_CLIENT_ID = "isula-edge"
 _MAX_CHALLENGES = 8
+_MAX_SCOPES = 8
 _MAX_HEADER = 16 * 1024
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_SCHEME = re.compile(rf"\s*,?\s*({_TOKEN})(?:\s+|$)")
-_PARAMETER = re.compile(rf'\s*,?\s*({_TOKEN})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|({_TOKEN}|[^\s,"]+))')
+_SCHEME = re.compile(rf"[\s,]*({_TOKEN})(?:\s+|(?=,)|$)")
+_PARAMETER = re.compile(rf'[\s,]*({_TOKEN})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|({_TOKEN}|[^\s,"]+))')
+_UNPRINTABLE = re.compile(r"[^\x21-\x7e]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,20 +43,6 @@ class Challenge:
 
     scheme: str
     parameters: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """A user's name and password, or a ready-made ``registry_token``."""
-
-    username: str = ""
-    password: str = ""
-    registry_token: str = ""
-
-    def basic(self) -> str:
-        """Value of an Authorization header."""
-        pair = f"{self.username}:{self.password}".encode()
-        return f"Basic {base64.b64encode(pair).decode('ascii')}"
 
 
 def parse_challenges(header: str) -> list[Challenge]:
@@ -72,11 +65,18 @@ def parse_challenges(header: str) -> list[Challenge]:
     return found
 
 
-class Authorizer:
-    """Gives the Authorization header for one repository of one registry.
+def _unscoped(challenge: Challenge) -> Challenge:
+    kept = {name: value for name, value in challenge.parameters.items() if name != "scope"}
+    return Challenge(challenge.scheme, kept)
 
-    ``fetch`` gets the body of a token server's answer: (url, Authorization header or '').
-    ``now`` is the monotonic clock.
+
+class Authorizer:
+    """Gives the Authorization header for one repository of one registry ('': for none).
+
+    ``fetch`` gets the body of a token server's answer to GET: (url, Authorization header
+    or '').  ``post`` does so for a form, and is None where the server knows no POST.
+    ``now`` is the monotonic clock.  With ``offline`` the server is asked for an identity
+    token too, which :attr:`identity_token` then holds if it gave one.
     """
 
     def __init__(
@@ -86,12 +86,18 @@ class Authorizer:
         credentials: Credentials | None,
         fetch: Callable[[str, str], bytes],
         now: Callable[[], float],
+        *,
+        post: Callable[[str, bytes], bytes | None] | None = None,
+        offline: bool = False,
     ) -> None:
         self._host = host
-        self._scope = f"repository:{repository}:pull"
-        self._credentials = credentials
+        self._scope = f"repository:{repository}:pull" if repository else ""
+        self._credentials = credentials or Credentials()
         self._fetch = fetch
+        self._post = post
         self._now = now
+        self._offline = offline
+        self.identity_token = self._credentials.identity_token
         self._challenge: Challenge | None = None
         self._token = ""
         self._expires = 0.0
@@ -110,56 +116,93 @@ class Authorizer:
         if self._challenge is None:
             return ""
         if self._challenge.scheme == "basic":
-            return credentials.basic() if credentials is not None else ""
-        if credentials is not None and credentials.registry_token:
+            return credentials.basic()
+        if credentials.registry_token:
             return f"Bearer {credentials.registry_token}"
         if not self._token or self._now() >= self._expires:
             self._request_token(self._challenge)
         return f"Bearer {self._token}"
 
-    def challenged(self, headers: Mapping[str, str], used: str) -> bool:
+    def challenged(self, headers: Mapping[str, str], used: str, *, probe: bool = False) -> bool:
         """Learns from an answer 401; whether another try makes sense.
 
         ``used`` is the header the refused request carried: a token that another thread
-        has replaced meanwhile is kept.
+        has replaced meanwhile is kept.  The scope that an answer to a ``probe`` of the
+        registry itself names is none of ours: some (ghcr.io) name a made-up repository.
         """
+        offered = parse_challenges(headers.get("WWW-Authenticate", ""))
+        if probe:
+            offered = [_unscoped(challenge) for challenge in offered]
         with self._lock:
-            return self._learn(parse_challenges(headers.get("WWW-Authenticate", "")), used)
+            return self._learn(offered, used)
 
     def _learn(self, offered: list[Challenge], used: str) -> bool:
+        credentials = self._credentials
         tokens = [c for c in offered if c.scheme == "bearer" and c.parameters.get("realm")]
         if tokens:
             self._challenge = tokens[0]
             if used == f"Bearer {self._token}":
                 self._token = ""
-            return self._credentials is None or not self._credentials.registry_token or not used
+            return not credentials.registry_token or not used
         basic = [c for c in offered if c.scheme == "basic"]
-        if basic and self._credentials is not None:
+        if basic and credentials.basic():
             self._challenge = basic[0]
-            return used != self._credentials.basic()
+            return used != credentials.basic()
         return False
 
     def _request_token(self, challenge: Challenge) -> None:
-        realm = challenge.parameters["realm"]
-        query = {"service": challenge.parameters.get("service", "")}
-        query["scope"] = challenge.parameters.get("scope") or self._scope
-        credentials = self._credentials
-        basic = ""
-        if credentials is not None and credentials.username:
-            query["account"] = credentials.username
-            basic = credentials.basic()
-        wanted = urlencode({key: value for key, value in query.items() if value})
+        realm = urldefrag(challenge.parameters["realm"])[0]
         asked = self._now()
-        body = self._fetch(f"{realm}{'&' if '?' in realm else '?'}{wanted}", basic)
-        answer = self._parse(body)
+        answer = self._exchange(realm, challenge) if self.identity_token else None
+        if answer is None:
+            answer = self._ask(realm, challenge)
         token = answer.get("token") or answer.get("access_token")
-        if not isinstance(token, str) or not token or re.search(r"[^\x21-\x7e]", token):
+        if not isinstance(token, str) or not token or _UNPRINTABLE.search(token):
             raise self._failed("the token server sent no token")
         life = answer.get("expires_in")
         if not isinstance(life, int | float) or not life >= _MIN_LIFE_S:
             life = _MIN_LIFE_S
         self._token = token
-        self._expires = asked + min(float(life), 10 * 365 * 86400.0)
+        # compared before it is made a float: an integer may be too large for one
+        self._expires = asked + float(min(life, _MAX_LIFE_S))
+        renewed = answer.get("refresh_token")
+        if isinstance(renewed, str) and renewed and (self._offline or self.identity_token):
+            self.identity_token = renewed
+
+    def _ask(self, realm: str, challenge: Challenge) -> dict[str, Any]:
+        """The answer to GET, with name and password if there are any."""
+        credentials = self._credentials
+        query = [("service", challenge.parameters.get("service", ""))]
+        # one parameter for each scope: not one with all of them, as the header has it
+        query += [("scope", scope) for scope in self._scopes(challenge)]
+        query.append(("account", credentials.username))
+        if self._offline:
+            query += [("client_id", _CLIENT_ID), ("offline_token", "true")]
+        wanted = urlencode([(name, value) for name, value in query if value])
+        mark = "&" if "?" in realm else "?"
+        url = f"{realm}{mark}{wanted}" if wanted else realm
+        return self._parse(self._fetch(url, credentials.basic()))
+
+    def _exchange(self, realm: str, challenge: Challenge) -> dict[str, Any] | None:
+        """The answer to POST of the identity token; None where the server knows no POST."""
+        if self._post is None:
+            return None
+        form = {
+            "grant_type": "refresh_token",
+            "service": challenge.parameters.get("service", ""),
+            "client_id": _CLIENT_ID,
+            "scope": " ".join(self._scopes(challenge)),
+            "refresh_token": self.identity_token,
+        }
+        body = self._post(
+            realm, urlencode({name: value for name, value in form.items() if value}).encode()
+        )
+        return None if body is None else self._parse(body)
+
+    def _scopes(self, challenge: Challenge) -> list[str]:
+        """What the token is wanted for: the repository, and what the challenge names."""
+        named = challenge.parameters.get("scope", "").split()[:_MAX_SCOPES]
+        return list(dict.fromkeys([*([self._scope] if self._scope else []), *named]))
 
     def _parse(self, body: bytes) -> dict[str, Any]:
         try:

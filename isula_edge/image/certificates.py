@@ -40,7 +40,12 @@ def load(context: ssl.SSLContext, certs_dir: str, host: str) -> None:
             raise _half(path, "lack corresponding cert file for tls key")
     if pair:
         with _naming(f"{pair}.cert"):
-            context.load_cert_chain(f"{pair}.cert", f"{pair}.key")
+            context.load_cert_chain(f"{pair}.cert", f"{pair}.key", _no_password)
+
+
+def _no_password() -> str:
+    """Asked for by OpenSSL, which otherwise asks at the terminal."""
+    raise OSError("its key is encrypted, and nobody is there to be asked for the password")
 
 
 def _half(path: str, text: str) -> errors.FailedPrecondition:

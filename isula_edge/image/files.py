@@ -19,6 +19,7 @@ from isula_edge.image.tree import MODE_OF_MISSING, Directory, clean, join
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from isula_edge.image.recorder import Recorder
     from isula_edge.image.tar import Entry, TarReader
     from isula_edge.image.whiteout import LayerTree
 
@@ -46,13 +47,18 @@ _ENGINE_XATTR = b"trusted.overlay."
 class Files:
     """Puts the entries of ``reader`` below ``tree``.
 
-    ``size_bytes`` sums up the files' sizes; ``lost_xattrs`` are names of attributes that
-    the file system does not take.
+    ``recorder`` is told what of the tar is found in the tree afterwards.  ``size_bytes`` sums
+    up the files' sizes; ``lost_xattrs`` are names of attributes that the file system does not
+    take.
     """
 
-    def __init__(self, reader: TarReader, tree: LayerTree) -> None:
+    def __init__(
+        self, reader: TarReader, tree: LayerTree, recorder: Recorder | None = None
+    ) -> None:
         self._reader = reader
         self._tree = tree
+        self._recorder = recorder
+        tree.recorder = recorder
         # only root can give files away; others unpack for themselves
         self._owners = os.geteuid() == 0
         self._ids = (os.geteuid(), os.getegid())
@@ -78,6 +84,9 @@ class Files:
             except (errors.EngineError, OSError, ValueError, OverflowError) as error:
                 raise _named(entry, error) from error
         self._finish()
+        if self._recorder is not None:
+            self._reader.rest()
+            self._recorder.finish()
 
     def _entry(self, entry: Entry) -> None:
         path = clean(entry.name)
@@ -114,11 +123,15 @@ class Files:
             self._tree.remove(parent, name)
             fd = os.open(name, _CREATE, mode, dir_fd=parent.fd)
         try:
+            self._reader.keep()
             if entry.sparse is None:
                 while part := self._reader.part():
                     _write(fd, part)
             else:
                 self._sparse(fd, entry.sparse, entry.size)
+            self._reader.kept()
+            if self._recorder is not None and entry.size:
+                self._recorder.file(join(parent.path, name), entry.size, entry.sparse)
             if self._gives_away(entry, parent):
                 os.chown(fd, entry.uid, entry.gid)
             if entry.mode & _SPECIAL:
@@ -199,6 +212,10 @@ class Files:
             if not os.path.samestat(found, there):
                 self._tree.remove(parent, name)
                 _link(source, where, name, parent)
+            else:
+                return
+        if self._recorder is not None:
+            self._recorder.linked(join(parent.path, name))
 
     def _xattrs(self, target: int | bytes, xattrs: dict[bytes, bytes]) -> None:
         for name, value in xattrs.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from isula_edge import errors
 from isula_edge.image import decompress, unpack
 from isula_edge.image.digest import chain_ids
+from isula_edge.image.recorder import Recorder
 from isula_edge.sys import atomic
 from isula_edge.types import Digest
 
@@ -21,7 +23,15 @@ if TYPE_CHECKING:
     from isula_edge.snapshot.layers import Ingest, LayerStore
     from isula_edge.types import ChainId
 
-__all__ = ["Applied", "Readable", "apply_layer", "image_event", "image_id"]
+__all__ = [
+    "Applied",
+    "Readable",
+    "Unpacked",
+    "apply_layer",
+    "image_event",
+    "image_id",
+    "unpack_layer",
+]
 
 _log = logging.getLogger(__name__)
 _CHUNK = 128 * 1024
@@ -36,7 +46,7 @@ class Readable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """A committed layer: its ids, and the size of its files in bytes."""
+    """A layer: its ids, and the size of its files in bytes."""
 
     chain_id: ChainId
     diff_id: Digest
@@ -61,6 +71,54 @@ class _Hashing:
         return data
 
 
+class Unpacked:
+    """A layer that is unpacked and is what it should be, and is not in the store yet.
+
+    Either :meth:`commit` or :meth:`abort` must follow.
+    """
+
+    def __init__(
+        self, job: Job, ingest: Ingest, held: contextlib.ExitStack, applied: Applied, **known: Any
+    ) -> None:
+        self.applied = applied
+        self._job = job
+        self._ingest = ingest
+        self._held = held
+        self._known = known
+
+    def check(self) -> None:
+        """Raises Aborted once the job is cancelled."""
+        self._job.check()
+
+    def commit(self, *, synced: bool = False) -> Applied:
+        """Puts the layer into the store, or removes it when that fails.
+
+        ``synced``: the caller has forced the file system to the disk since it was unpacked.
+        """
+        applied = self.applied
+        try:
+            self._job.check()
+            with atomic.space_errors(self._ingest.path):
+                self._ingest.commit(
+                    applied.chain_id,
+                    applied.diff_id,
+                    size=applied.size,
+                    synced=synced,
+                    **self._known,
+                )
+        except BaseException:
+            self.abort()
+            raise
+        self._held.close()
+        self._job.committed(applied.chain_id)
+        return applied
+
+    def abort(self) -> None:
+        """Removes what was unpacked."""
+        _abort(self._ingest)
+        self._held.close()
+
+
 def apply_layer(
     store: LayerStore,
     job: Job,
@@ -71,36 +129,64 @@ def apply_layer(
     digest: str = "",
     compressed_size: int = 0,
 ) -> Applied:
-    """Unpacks ``stream`` (tar: plain, or in a known compression) on ``parent`` and commits it.
+    """Unpacks ``stream`` as :func:`unpack_layer` does, and commits the layer."""
+    return unpack_layer(
+        store,
+        job,
+        stream,
+        parent=parent,
+        diff_id=diff_id,
+        digest=digest,
+        compressed_size=compressed_size,
+    ).commit()
 
-    Nothing is committed when the uncompressed bytes do not have ``diff_id`` (DigestMismatch),
+
+def unpack_layer(
+    store: LayerStore,
+    job: Job,
+    stream: Readable,
+    *,
+    parent: ChainId | None,
+    diff_id: Digest | None,
+    digest: str = "",
+    compressed_size: int = 0,
+) -> Unpacked:
+    """Unpacks ``stream`` (tar: plain, or in a known compression) on ``parent``.
+
+    Nothing is left when the uncompressed bytes do not have ``diff_id`` (DigestMismatch),
     or when reading or unpacking fails.  ``diff_id`` None takes the layer as it comes; an
     empty stream is refused then.  ``digest`` and ``compressed_size`` are only recorded.
     """
     ingest = store.begin(parent)
-    with job.unfinished(ingest.path):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(job.unfinished(ingest.path))
         try:
-            applied = _apply(ingest, job, stream, diff_id, digest, compressed_size)
+            applied, plain_size, recipe = _unpack(ingest, job, stream, diff_id)
         except BaseException:
             _abort(ingest)
             raise
-    job.committed(applied.chain_id)
-    return applied
+        return Unpacked(
+            job,
+            ingest,
+            stack.pop_all(),
+            applied,
+            digest=digest or applied.diff_id,
+            compressed_size=compressed_size or plain_size,
+            recipe=recipe,
+        )
 
 
-def _apply(
-    ingest: Ingest,
-    job: Job,
-    stream: Readable,
-    diff_id: Digest | None,
-    digest: str,
-    compressed_size: int,
-) -> Applied:
+def _unpack(
+    ingest: Ingest, job: Job, stream: Readable, diff_id: Digest | None
+) -> tuple[Applied, int, int]:
+    """The layer, the size of its tar and that of its recipe."""
     algorithm = diff_id.partition(":")[0] if diff_id is not None else "sha256"
     calculated = hashlib.new(algorithm, usedforsecurity=False)
     with atomic.space_errors(ingest.path):
         plain = _Hashing(decompress.open_stream(stream), calculated, job)
-        stats = unpack.unpack_layer(plain, ingest.path, ingest.style)
+        with ingest.new_recipe() as fd:
+            recorder = Recorder(fd)
+            stats = unpack.unpack_layer(plain, ingest.path, ingest.style, recorder)
         # what follows the end of the tar, and of the compressed data, belongs to the digests
         _drain(plain)
         _drain(stream)
@@ -113,17 +199,8 @@ def _apply(
             kind="layer",
             ref=diff_id or "",
         )
-    chain_id = _chain(ingest.parent, found)
-    job.check()
-    with atomic.space_errors(ingest.path):
-        ingest.commit(
-            chain_id,
-            found,
-            digest=digest or found,
-            compressed_size=compressed_size or plain.length,
-            size=stats.size_bytes,
-        )
-    return Applied(chain_id, found, stats.size_bytes)
+    applied = Applied(_chain(ingest.parent, found), found, stats.size_bytes)
+    return applied, plain.length, recorder.size_bytes
 
 
 def _chain(parent: ChainId | None, diff_id: Digest) -> ChainId:

@@ -122,7 +122,10 @@ class _Load:
         chain = digests.chain_ids(config.diff_ids)
         held = self._job.held(chain)
         present = max((n + 1 for n, chain_id in enumerate(chain) if chain_id in held), default=0)
-        members = [self._member(path) for path in image.layers[present:]]
+        members = [
+            self._member(path, diff_id, what)
+            for path, diff_id in zip(image.layers[present:], config.diff_ids[present:], strict=True)
+        ]
         for diff_id in config.diff_ids[:present]:
             self._job.layer(diff_id, 0).done("Exists")
         for number, member in enumerate(members, present):
@@ -134,14 +137,15 @@ class _Load:
             )
         return self._event(image, names, chain, config.diff_ids)
 
-    def _member(self, path: str) -> Member:
+    def _member(self, path: str, diff_id: Digest, what: str) -> Member:
         member = self._archive.find(path)
         if member is None:
             raise errors.NotFound(
-                f"{path} no such file",
+                f"{path} no such file: the archive lacks layer {diff_id} of {what}, and so "
+                "does this engine",
                 kind="layer",
-                ref=path,
-                hint="the archive lacks a layer, and the image it builds on is not there",
+                ref=diff_id,
+                hint="pull or load the image it builds on, then try again",
             )
         return member
 

@@ -32,6 +32,7 @@ __all__ = [
     "no_platform",
     "parse",
     "parse_config",
+    "parse_platform",
 ]
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -41,8 +42,15 @@ DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
 DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
 _SCHEMA1 = "application/vnd.docker.distribution.manifest.v1+json"
+"""See :mod:`isula_edge.image.schema1`."""
 
-ACCEPT = ", ".join((OCI_INDEX, DOCKER_INDEX, OCI_MANIFEST, DOCKER_MANIFEST, "application/json"))
+ACCEPT = ", ".join(
+    (
+        *(OCI_INDEX, DOCKER_INDEX, OCI_MANIFEST, DOCKER_MANIFEST, "application/json"),
+        # last, for registries that have nothing else
+        *(f"{_SCHEMA1[:-5]}+prettyjws", _SCHEMA1),
+    )
+)
 
 MAX_MANIFEST = 4 << 20
 MAX_CONFIG = 8 << 20
@@ -58,27 +66,31 @@ _CONFIG_TYPES = {
     "application/octet-stream",
     "",
 }
-_LAYER_BASES = (
-    DOCKER_LAYER,
+_FOREIGN_BASES = (
     "application/vnd.docker.image.rootfs.foreign.diff.tar",
-    "application/vnd.oci.image.layer.v1.tar",
     "application/vnd.oci.image.layer.nondistributable.v1.tar",
 )
+_LAYER_BASES = (DOCKER_LAYER, "application/vnd.oci.image.layer.v1.tar", *_FOREIGN_BASES)
 # Docker's types end in .gzip, OCI's in +gzip; builders mix them (BuildKit: .tar.zstd)
 _LAYER_TYPES = {
     base + suffix for base in _LAYER_BASES for suffix in ("", ".gzip", "+gzip", ".zstd", "+zstd")
 }
+_MAX_URLS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """Names content by digest; ``platform`` and ``annotations`` where an index gives them."""
+    """Names content by digest; ``platform`` and ``annotations`` where an index gives them.
+
+    ``urls`` are where a layer is that a registry need not have (foreign, non-distributable).
+    """
 
     media_type: str
     digest: Digest
     size: int
     platform: Platform | None = None
     annotations: Mapping[str, str] = field(default_factory=dict)
+    urls: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +128,13 @@ def parse(data: bytes, media_type: str, what: str) -> Manifest | Index:
             kind = OCI_MANIFEST
         else:
             raise _unsupported("manifest", kind or "unknown", what)
-    if kind in (OCI_INDEX, DOCKER_INDEX):
-        return _index(document, kind, what)
-    return _manifest(document, kind, what)
+    index = kind in (OCI_INDEX, DOCKER_INDEX)
+    # CVE-2021-41190: what two readers could take for two things is neither
+    if "fsLayers" in document or ("layers" if index else "manifests") in document:
+        raise errors.InvalidArgument(
+            f"manifest of {what} has the parts of an image and of an index", kind="image", ref=what
+        )
+    return _index(document, kind, what) if index else _manifest(document, kind, what)
 
 
 def _manifest(document: dict[str, Any], kind: str, what: str) -> Manifest:
@@ -170,13 +186,22 @@ def _descriptor(value: object, what: str) -> Descriptor:
         size,
         _platform(value.get("platform")),
         {k: v for k, v in notes.items() if isinstance(v, str)} if isinstance(notes, dict) else {},
+        _urls(value),
     )
+
+
+def _urls(value: dict[str, Any]) -> tuple[str, ...]:
+    """Where a foreign layer may be; other content comes from the registry and nowhere else."""
+    listed = value.get("urls")
+    if not _text(value, "mediaType").startswith(_FOREIGN_BASES) or not isinstance(listed, list):
+        return ()
+    return tuple(url for url in listed[:_MAX_URLS] if isinstance(url, str) and "://" in url)
 
 
 def _platform(value: object) -> Platform | None:
     if not isinstance(value, dict):
         return None
-    return Platform(_text(value, "os"), _text(value, "architecture"), _text(value, "variant"))
+    return parse_platform(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,8 +226,12 @@ def parse_config(data: bytes, layers: int, what: str) -> Config:
             f"config of {what} has {count} diff_ids for {layers} layers", kind="image", ref=what
         )
     found = tuple(parse_digest(item, f"diff_id of {what}") for item in diff_ids)
-    platform = _platform(document)
-    return Config(platform if platform is not None else Platform("", ""), found)
+    return Config(parse_platform(document), found)
+
+
+def parse_platform(document: Mapping[str, Any]) -> Platform:
+    """The platform that a configuration says it is for; parts it does not say are empty."""
+    return Platform(*(_text(document, key) for key in ("os", "architecture", "variant")))
 
 
 def no_platform(entries: Sequence[Descriptor], want: Platform, what: str) -> errors.NotFound:
@@ -243,7 +272,7 @@ def _object(data: bytes, what: str) -> dict[str, Any]:
     return document
 
 
-def _text(value: dict[str, Any], key: str) -> str:
+def _text(value: Mapping[str, Any], key: str) -> str:
     found = value.get(key)
     return found[:255] if isinstance(found, str) else ""
 

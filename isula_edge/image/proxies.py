@@ -1,9 +1,12 @@
-"""Proxies of the environment: HTTP_PROXY, HTTPS_PROXY and NO_PROXY, upper or lower case."""
+"""Proxies of the environment, in upper or lower case: HTTP_PROXY and HTTPS_PROXY, or else
+ALL_PROXY; and NO_PROXY, what they are not for.
+"""
 
 from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,14 +20,18 @@ LOOPBACK = ("127.0.0.0/8", "::1/128", "localhost")
 def for_url(scheme: str, host: str, environ: Mapping[str, str] | None = None) -> str:
     """URL of the proxy for ``scheme`` and ``host[:port]``, or ''; never one for loopback."""
     env = os.environ if environ is None else environ
-    name = f"{scheme}_proxy"
-    proxy = env.get(name.upper()) or env.get(name) or ""
+    names = (f"{scheme}_proxy", "all_proxy")
+    proxy = next((found for name in names if (found := _either(env, name))), "")
     if not proxy or in_networks(host, LOOPBACK):
         return ""
-    exempt = env.get("NO_PROXY") or env.get("no_proxy") or ""
-    if _exempt(host, 443 if scheme == "https" else 80, exempt.split(",")):
+    exempt = re.split(r"[,\s]+", _either(env, "no_proxy"))
+    if _exempt(host, 443 if scheme == "https" else 80, exempt):
         return ""
     return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def _either(env: Mapping[str, str], name: str) -> str:
+    return (env.get(name.upper()) or "").strip() or (env.get(name) or "").strip()
 
 
 def split_port(host: str) -> tuple[str, str]:
@@ -41,7 +48,7 @@ def in_networks(host: str, patterns: Iterable[str]) -> bool:
     name = split_port(host)[0].lower()
     address = _address(name)
     for pattern in patterns:
-        if pattern == name:
+        if pattern == name or (address is not None and _address(pattern) == address):
             return True
         if address is not None and "/" in pattern:
             try:
@@ -68,6 +75,8 @@ def _exempt(host: str, default_port: int, patterns: Iterable[str]) -> bool:
         wanted, only_port = split_port(pattern)
         if not wanted or (only_port and only_port != port):
             continue
+        if _address(wanted) is not None and _address(wanted) == _address(name):
+            return True
         suffix = wanted.removeprefix("*").removeprefix(".")
         # ".example.com" stands for hosts below it, "example.com" for itself too
         if name.endswith("." + suffix) or (name == suffix and wanted[0] not in ".*"):

@@ -7,7 +7,15 @@ from dataclasses import dataclass
 
 from isula_edge import errors
 
-__all__ = ["DEFAULT_HOST", "DEFAULT_TAG", "Reference", "parse", "parse_tag"]
+__all__ = [
+    "DEFAULT_HOST",
+    "DEFAULT_TAG",
+    "Reference",
+    "is_tag",
+    "parse",
+    "parse_tag",
+    "split_term",
+]
 
 DEFAULT_HOST = "docker.io"
 DEFAULT_TAG = "latest"
@@ -118,6 +126,27 @@ def parse_tag(text: str) -> Reference:
             hint="a name to give cannot have a digest",
         )
     return found
+
+
+def split_term(text: str) -> tuple[str, str]:
+    """The host (or '') and the words of a term to search for, ``[HOST/]TERM``.
+
+    Raises InvalidArgument when there is nothing to search for.
+    """
+    host, term = _split_host(text.strip())
+    host = _ALIASES.get(host, host)
+    if host == DEFAULT_HOST:
+        term = term.removeprefix(_OFFICIAL)
+    if not term or len(term) > _MAX_NAME or (host and not _HOST.fullmatch(host)):
+        raise errors.InvalidArgument(
+            f"Invalid search term: {text}", kind="term", ref=text, hint="[HOST[:PORT]/]TERM"
+        )
+    return host, term
+
+
+def is_tag(text: str) -> bool:
+    """Whether ``text`` can be a tag."""
+    return _TAG.fullmatch(text) is not None
 
 
 def _split_host(name: str) -> tuple[str, str]:

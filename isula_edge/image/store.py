@@ -6,7 +6,10 @@ can never disagree with them.
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
+import logging
 import re
 import time
 from dataclasses import dataclass, field
@@ -18,9 +21,12 @@ from isula_edge.store.records import RecordStore
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from isula_edge.sys.reserve import Reserve
+
 __all__ = ["Image", "ImageStore", "familiar"]
 
 _HEX = re.compile(r"[0-9a-f]{3,64}")
+_log = logging.getLogger(__name__)
 
 
 def familiar(ref: str) -> str:
@@ -68,18 +74,27 @@ _FIELDS = (
 
 
 class ImageStore:
-    """All images of ``graph``."""
+    """All images of ``graph``.
 
-    def __init__(self, graph: str) -> None:
-        self.records = RecordStore(f"{graph}/images", "image", f"{graph}/quarantine")
+    What changes one is done by one caller at a time.  A change is on disk before anybody
+    can see it here, so that one that fails has changed nothing.
+    """
+
+    def __init__(self, graph: str, reserve: Reserve | None = None) -> None:
+        self.records = RecordStore(f"{graph}/images", "image", f"{graph}/quarantine", reserve)
         self._images: dict[str, Image] = {}
         self._names: dict[str, str] = {}
+        self._ending: dict[str, Image] = {}
 
     def load(self) -> None:
         """Reads every record; damaged ones are quarantined."""
         found = []
-        for _, record in self.records.load():
-            image = Image(**{name: record[name] for name in _FIELDS})
+        for key, record in self.records.load():
+            try:
+                image = Image(**{name: record[name] for name in _FIELDS})
+            except KeyError:
+                self.records.put_aside(key, "it lacks a key")
+                continue
             image.document = _document(image.config)
             found.append(image)
         for image in sorted(found, key=lambda item: item.loaded_ns):
@@ -88,7 +103,11 @@ class ImageStore:
                 self._names[name] = image.id
         for image in found:
             # a crash while a name moved leaves it with both: the later one has it
-            image.names = [name for name in image.names if self._names[name] == image.id]
+            names = [name for name in image.names if self._names[name] == image.id]
+            if names != image.names:
+                image.names = names
+                with contextlib.suppress(errors.EngineError, OSError):
+                    self.write(image, urgent=True)
 
     def __iter__(self) -> Iterator[Image]:
         return iter(list(self._images.values()))
@@ -144,10 +163,9 @@ class ImageStore:
                 document=document,
             )
         digests = [item for item in event.get("digest_refs", ()) if item not in image.digests]
-        image.digests.extend(digests)
         names = [familiar(name) for name in event.get("names", ())]
-        image.names.extend(name for name in names if name not in image.names)
-        self._write(image)
+        added = [name for name in names if name not in image.names]
+        self._change(image, [*image.names, *added], [*image.digests, *digests])
         self._images[image.id] = image
         self._take_names(image, names)
         return image
@@ -157,8 +175,7 @@ class ImageStore:
         image = self.get(source)
         name = familiar(target)
         if name not in image.names:
-            image.names.append(name)
-            self._write(image)
+            self._change(image, [*image.names, name], image.digests)
         self._take_names(image, [name])
 
     def _take_names(self, image: Image, names: list[str]) -> None:
@@ -167,33 +184,80 @@ class ImageStore:
             self._names[name] = image.id
             if holder is not None and holder != image.id:
                 other = self._images[holder]
-                other.names.remove(name)
-                self._write(other)
+                left = [item for item in other.names if item != name]
+                try:
+                    self._change(other, left, other.digests, urgent=True)
+                except (errors.EngineError, OSError) as error:
+                    # both records have it now: the next start decides as after a crash
+                    other.names = left
+                    _log.error("cannot record that %s has moved: %s", name, error)
 
     def untag(self, image: Image, name: str) -> None:
-        """Takes one name away."""
-        image.names.remove(name)
+        """Takes one name away; works on a full disk."""
+        names = [item for item in image.names if item != name]
+        self._change(image, names, image.digests, urgent=True)
         self._names.pop(name, None)
-        self._write(image)
 
     def undigest(self, image: Image, digest: str) -> None:
-        """Takes one name with a digest away."""
-        image.digests.remove(digest)
-        self._write(image)
+        """Takes one name with a digest away; works on a full disk."""
+        digests = [item for item in image.digests if item != digest]
+        self._change(image, image.names, digests, urgent=True)
 
-    def remove(self, image: Image) -> None:
+    def strip(self, image: Image) -> None:
+        """Takes every name away, those with a digest too; works on a full disk."""
+        names = image.names
+        self._change(image, [], [], urgent=True)
+        for name in names:
+            self._names.pop(name, None)
+
+    def forget(self, image: Image) -> None:
+        """Hides an image that :meth:`delete` or :meth:`restore` is called for next.
+
+        Its layers are needed as long as its record is there.
+        """
+        self._images.pop(image.id, None)
+        self._ending[image.id] = image
+        for name in image.names:
+            if self._names.get(name) == image.id:
+                self._names.pop(name)
+
+    def restore(self, image: Image) -> None:
+        """Undoes :meth:`forget`."""
+        self._ending.pop(image.id, None)
+        self._images[image.id] = image
+        for name in image.names:
+            self._names.setdefault(name, image.id)
+
+    def delete(self, image: Image) -> None:
         """Deletes the record; works on a full disk."""
         self.records.remove(image.id)
-        self._images.pop(image.id, None)
-        for name in image.names:
-            self._names.pop(name, None)
+        self._ending.pop(image.id, None)
+
+    def remove(self, image: Image) -> None:
+        """:meth:`forget` and :meth:`delete`; what cannot be deleted stays."""
+        self.forget(image)
+        try:
+            self.delete(image)
+        except OSError:
+            self.restore(image)
+            raise
 
     def chains(self) -> set[str]:
         """Chain ids of every layer that an image needs."""
-        return {chain for image in self._images.values() for chain in image.chain_ids}
+        found = (*self._images.values(), *self._ending.values())
+        return {chain for image in found for chain in image.chain_ids}
 
-    def _write(self, image: Image) -> None:
-        self.records.write(image.id, {name: getattr(image, name) for name in _FIELDS})
+    def _change(
+        self, image: Image, names: list[str], digests: list[str], *, urgent: bool = False
+    ) -> None:
+        """Writes ``image`` with these names, and gives it them when that has succeeded."""
+        self.write(dataclasses.replace(image, names=names, digests=digests), urgent=urgent)
+        image.names, image.digests = names, digests
+
+    def write(self, image: Image, *, urgent: bool = False) -> None:
+        """Writes the record as ``image`` is."""
+        record = {name: getattr(image, name) for name in _FIELDS}
+        self.records.write(image.id, record, urgent=urgent)
 
 
 def _document(config: bytes) -> dict[str, Any]:

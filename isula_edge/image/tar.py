@@ -95,10 +95,18 @@ class TarReader:
 
     Data that is not read is passed over.  Raises InvalidArgument for what is no tar at
     all and DataLoss for a tar that is damaged or cut off.
+
+    ``record`` is given every byte of the stream in its order, except what is read between
+    :meth:`keep` and :meth:`kept`.
     """
 
-    def __init__(self, stream: _Readable) -> None:
+    def __init__(
+        self, stream: _Readable, record: Callable[[memoryview], object] | None = None
+    ) -> None:
         self._read = stream.read
+        self._record = record
+        # where in the buffer begins what is not recorded yet; -1: it is not to be
+        self._mark = 0
         self._buffer = b""
         self._at = 0
         self._left = 0
@@ -139,6 +147,22 @@ class TarReader:
         self._left -= count
         return memoryview(self._buffer)[start : self._at]
 
+    def keep(self) -> None:
+        """What :meth:`part` gives from here on is kept by the caller, and not recorded."""
+        self._recorded()
+        self._mark = -1
+
+    def kept(self) -> None:
+        """Ends what :meth:`keep` began."""
+        self._mark = self._at
+
+    def rest(self) -> None:
+        """Records the stream to its end, after :meth:`next` has returned None."""
+        self._at = len(self._buffer)
+        while self._buffer:
+            self._refill()
+            self._at = len(self._buffer)
+
     def exactly(self, size: int) -> bytes:
         """``size`` bytes of the entry's data.  Raises DataLoss when it has fewer."""
         data = b""
@@ -149,9 +173,21 @@ class TarReader:
             data += part
         return data
 
-    def _fill(self) -> None:
+    def _recorded(self) -> None:
+        """Records the buffer up to where reading is."""
+        if self._record is not None and self._mark >= 0 and self._at > self._mark:
+            self._record(memoryview(self._buffer)[self._mark : self._at])
+
+    def _refill(self) -> None:
+        """Gets the next part of the stream, the whole buffer being used up."""
+        self._recorded()
+        if self._mark > 0:
+            self._mark = 0
         self._buffer = self._read(_CHUNK)
         self._at = 0
+
+    def _fill(self) -> None:
+        self._refill()
         if not self._buffer:
             raise extensions.damaged("it ends in the middle of an entry")
 
@@ -166,6 +202,7 @@ class TarReader:
         at = self._at + self._left + self._padding
         while at > len(self._buffer):
             at -= len(self._buffer)
+            self._at = len(self._buffer)
             self._fill()
         self._at = at
         self._left = self._padding = 0
@@ -175,8 +212,8 @@ class TarReader:
         block = self._buffer[self._at : self._at + _BLOCK]
         self._at += len(block)
         if len(block) < _BLOCK:
-            self._buffer = self._read(_CHUNK)
-            self._at = _BLOCK - len(block)
+            self._refill()
+            self._at = min(_BLOCK - len(block), len(self._buffer))
             if not block and not self._buffer:
                 return None
             block += self._buffer[: self._at]

@@ -148,16 +148,15 @@ def _map_in_data(exactly: Callable[[int], bytes]) -> Sparse:
     while len(lines) < wanted:
         text += exactly(_BLOCK)
         *found, text = text.split(b"\n")
-        if len(text) > 20:
-            raise damaged("the map of a sparse file is malformed")
         lines += found
         if wanted == 1 and lines:
             pieces = decimal(lines[0])
             if pieces > _MAX_PIECES:
                 raise _too_many()
             wanted = 1 + 2 * pieces
-            if len(lines) < wanted:
-                continue
+        # what follows the map in its last block is padding
+        if len(lines) < wanted and len(text) > 20:
+            raise damaged("the map of a sparse file is malformed")
     return _pairs([decimal(line) for line in lines[1:wanted]])
 
 

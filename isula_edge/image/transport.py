@@ -6,11 +6,14 @@ leave this one.
 
 from __future__ import annotations
 
+import base64
 import datetime
 import ssl
 import time
+import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 import urllib3
 from urllib3 import exceptions as http_errors
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CERTS_DIR",
     "CannotConnect",
+    "NotYetValid",
     "Origin",
     "Response",
     "Settings",
@@ -38,15 +42,21 @@ __all__ = [
 
 CERTS_DIR = "/etc/isulad/certs.d"
 CONNECT_S = 30.0
+SHORT_CONNECT_S = 10.0
+"""Enough for four tries of TCP; where another place follows, nobody waits longer."""
 STALLED_S = 30.0
 STALLED_BYTES = 30 * 1024
 """Fewer bytes than this in :data:`STALLED_S` seconds (1 KB/s) are a stalled transfer."""
 _TOTAL_CONNECTIONS = 16
+_ANY_ZLIB = 47
 # whoever lists a registry as insecure has been told
 urllib3.disable_warnings(http_errors.InsecureRequestWarning)
 
 # codes of X509_verify_cert_error_string(3)
 _NOT_YET_VALID, _EXPIRED = 9, 10
+# reasons of SSL_R_…; the third one is that of OpenSSL 3.5
+_SPEAKS_HTTP = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE")
+_WANTS_CERTIFICATE = ("CERTIFICATE_REQUIRED", "ALERT_HANDSHAKE_FAILURE", "ALERT_BAD_CERTIFICATE")
 
 
 class Transient(errors.Unavailable):
@@ -75,6 +85,10 @@ class CannotConnect(Transient):
 
 class TlsFailed(errors.Unavailable):
     """The host was reached and no TLS session came to be."""
+
+
+class NotYetValid(TlsFailed):
+    """By the local clock the host's certificate is of the future."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +122,10 @@ class Settings:
 
     def is_insecure(self, host: str) -> bool:
         """Whether ``host[:port]`` may be spoken to without verification, and in plain HTTP."""
-        networks = [item for item in self.insecure if "/" in item]
-        return host in self.insecure or proxies.in_networks(host, (*proxies.LOOPBACK, *networks))
+        # Docker, too, takes a scheme that people write there as if it were not
+        listed = [item.rpartition("://")[2].removesuffix("/") for item in self.insecure]
+        networks = [item for item in listed if "/" in item]
+        return host in listed or proxies.in_networks(host, (*proxies.LOOPBACK, *networks))
 
 
 class Response:
@@ -150,9 +166,13 @@ class Response:
         """The whole body; ResourceExhausted naming ``what`` when above ``limit`` bytes."""
         parts: list[bytes] = []
         length = 0
+        # some proxies compress documents though the request says not to
+        packed = self.headers.get("Content-Encoding", "").lower() in ("gzip", "x-gzip", "deflate")
+        inflate = zlib.decompressobj(_ANY_ZLIB) if packed else None
         while data := self.read(65536):
-            parts.append(data)
-            length += len(data)
+            plain = data if inflate is None else self._inflated(inflate, data, limit)
+            parts.append(plain)
+            length += len(plain)
             if length > limit:
                 raise errors.ResourceExhausted(
                     f"{what} from {self._host} is larger than {limit} bytes",
@@ -160,6 +180,12 @@ class Response:
                     ref=self._host,
                 )
         return b"".join(parts)
+
+    def _inflated(self, inflate: zlib._Decompress, data: bytes, limit: int) -> bytes:
+        try:
+            return inflate.decompress(data, limit + 1)
+        except zlib.error as error:
+            raise Transient(f"{self._host} sent damaged data: {error}", self._host) from error
 
     def drain(self) -> None:
         """Throws a small rest of the body away, so that the connection can be used again."""
@@ -185,14 +211,20 @@ class Response:
 
 
 class Transport:
-    """Sends single requests; keeps connections open between them."""
+    """Sends single requests; keeps connections open between them.
 
-    def __init__(self, settings: Settings, job: Job) -> None:
+    ``patient`` False gives up sooner on a host that does not answer.
+    """
+
+    def __init__(self, settings: Settings, job: Job, *, patient: bool = True) -> None:
         self.settings = settings
         self._job = job
+        self._connect_s = CONNECT_S if patient else SHORT_CONNECT_S
         self._pools: dict[Origin, urllib3.PoolManager] = {}
 
-    def send(self, method: str, url: str, headers: Mapping[str, str]) -> Response:
+    def send(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None
+    ) -> Response:
         """The answer to one request; redirects and error statuses are answers too."""
         self._job.check()
         origin = Origin.of(url)
@@ -200,11 +232,12 @@ class Transport:
             raw = self._pool(origin).urlopen(
                 method,
                 url,
+                body=body,
                 headers={"Accept-Encoding": "identity", "User-Agent": "isula-edge", **headers},
                 redirect=False,
                 retries=False,
                 preload_content=False,
-                timeout=urllib3.Timeout(connect=CONNECT_S, read=STALLED_S),
+                timeout=urllib3.Timeout(connect=self._connect_s, read=STALLED_S),
             )
         except (http_errors.HTTPError, OSError) as error:
             raise translate(error, origin.host) from error
@@ -228,30 +261,45 @@ class Transport:
         return pool
 
     def _context(self, host: str) -> ssl.SSLContext:
-        context = ssl.create_default_context()
-        # Python 3.13 asks more of an authority than other engines do, and than many a
-        # device's own has: the extension keyUsage
-        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-        certificates.load(context, self.settings.certs_dir, host)
-        if self.settings.skip_verify or self.settings.is_insecure(host):
+        # an origin does not show the default port; directories and lists may
+        names = (host,) if proxies.split_port(host)[1] else (host, f"{host}:443")
+        if self.settings.skip_verify or any(map(self.settings.is_insecure, names)):
+            # to read all authorities of the machine takes longer than a small pull
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
+        else:
+            context = ssl.create_default_context()
+            # Python 3.13 asks more of an authority than other engines do, and than many a
+            # device's own has: the extension keyUsage
+            context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        for name in names:
+            certificates.load(context, self.settings.certs_dir, name)
         return context
 
 
 def _proxy_pool(proxy: str, context: ssl.SSLContext | None) -> urllib3.PoolManager:
+    shown = proxy.rpartition("@")[2]
     try:
         parts = urllib3.util.parse_url(proxy)
-        headers = urllib3.make_headers(proxy_basic_auth=parts.auth) if parts.auth else None
+        # urllib3 quotes what is not, and sends it so
+        user = unquote(parts.auth or "").encode()
+        basic = f"Basic {base64.b64encode(user).decode('ascii')}"
         return urllib3.ProxyManager(
             proxy,
             4,
-            proxy_headers=headers,
+            proxy_headers={"Proxy-Authorization": basic} if user else None,
             maxsize=_TOTAL_CONNECTIONS,
             ssl_context=context,
         )
+    except http_errors.LocationParseError as error:
+        # the text of this one has a part of the password
+        raise errors.InvalidArgument(
+            f"the proxy {shown!r} of the environment is no URL",
+            ref=shown,
+            hint="special characters of its user name and password are written as %XX",
+        ) from error
     except (http_errors.HTTPError, ValueError) as error:
-        shown = proxy.rpartition("@")[2]
         raise errors.InvalidArgument(
             f"the proxy {shown!r} of the environment cannot be used: {error}", ref=shown
         ) from error
@@ -265,14 +313,16 @@ def translate(error: Exception, host: str) -> errors.EngineError:
     if isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError):
         return Transient(f"connection to {host} was cut", host)
     if isinstance(cause, ssl.SSLError):
-        hint = ""
-        if "WRONG_VERSION_NUMBER" in str(cause) or "HTTP_REQUEST" in str(cause):
-            hint = f"{host} speaks plain HTTP; list it under insecure-registries in daemon.json"
         return TlsFailed(
-            f"TLS with {host} failed: {cause.reason or cause}", kind="registry", ref=host, hint=hint
+            f"TLS with {host} failed: {cause.reason or cause}",
+            kind="registry",
+            ref=host,
+            hint=_tls_hint(str(cause), host),
         )
     if isinstance(error, http_errors.ProxyError):
-        return CannotConnect(f"cannot connect to {host} through the proxy: {_text(cause)}", host)
+        text = _text(cause)
+        hint = "give the proxy's URL a user name and password" if " 407 " in f"{text} " else ""
+        return CannotConnect(f"cannot connect to {host} through the proxy: {text}", host, hint=hint)
     if isinstance(error, http_errors.ConnectTimeoutError):
         return CannotConnect(
             f"cannot connect to {host}: {_connect_text(error, cause)}",
@@ -284,11 +334,21 @@ def translate(error: Exception, host: str) -> errors.EngineError:
     return Transient(f"connection to {host} was cut: {_text(cause)}", host)
 
 
+def _tls_hint(reason: str, host: str) -> str:
+    """What may help against OpenSSL's ``reason``."""
+    if any(word in reason for word in _SPEAKS_HTTP):
+        return f"{host} speaks plain HTTP; list it under insecure-registries in daemon.json"
+    if any(word in reason for word in _WANTS_CERTIFICATE):
+        return f"it may want a client certificate: certs.d/{host}/client.cert and client.key"
+    return ""
+
+
 def _bad_certificate(cause: ssl.SSLCertVerificationError, host: str) -> errors.EngineError:
     if cause.verify_code in (_NOT_YET_VALID, _EXPIRED):
         local = datetime.datetime.fromtimestamp(time.time(), datetime.UTC).isoformat()[:19]
-        state = "is not yet valid" if cause.verify_code == _NOT_YET_VALID else "has expired"
-        return TlsFailed(
+        early = cause.verify_code == _NOT_YET_VALID
+        state = "is not yet valid" if early else "has expired"
+        return (NotYetValid if early else TlsFailed)(
             f"TLS with {host} failed: its certificate {state}; the local time is {local}Z",
             kind="registry",
             ref=host,
@@ -308,7 +368,7 @@ def _connect_text(error: Exception, cause: BaseException) -> str:
         return cause.strerror
     if isinstance(error, http_errors.NewConnectionError):
         return _text(cause)
-    return f"no answer within {CONNECT_S:.0f} s"
+    return "no answer in time"
 
 
 def _root(error: BaseException) -> BaseException:

@@ -81,6 +81,9 @@ class Tree:
     def passed(self, path: bytes) -> None:
         """Called with a directory when it is entered or made on the way to an entry."""
 
+    def removing(self, dir_fd: int, name: bytes, path: bytes) -> None:
+        """Called with what is about to be deleted, if it is there; of trees with every file."""
+
     def removed(self, path: bytes) -> None:
         """Called with every directory that was deleted."""
 
@@ -96,6 +99,7 @@ class Tree:
 
     def remove(self, parent: Directory, name: bytes) -> None:
         """Deletes a file or a whole tree; absent is fine."""
+        self.removing(parent.fd, name, join(parent.path, name))
         try:
             os.unlink(name, dir_fd=parent.fd)
         except FileNotFoundError:
@@ -119,7 +123,9 @@ class Tree:
                         if entry.is_dir(follow_symlinks=False):
                             pending.append(path + b"/" + os.fsencode(entry.name))
                         else:
-                            os.unlink(entry.name, dir_fd=fd)
+                            child = os.fsencode(entry.name)
+                            self.removing(fd, child, join(parent.path, path + b"/" + child))
+                            os.unlink(child, dir_fd=fd)
             finally:
                 os.close(fd)
         for path in reversed(found):

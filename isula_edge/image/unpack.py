@@ -26,6 +26,7 @@ from isula_edge.image.whiteout import layer_tree
 from isula_edge.sys import syscalls
 
 if TYPE_CHECKING:
+    from isula_edge.image.recorder import Recorder
     from isula_edge.snapshot.base import Style
 
 __all__ = ["LayerStats", "unpack_layer"]
@@ -47,15 +48,18 @@ class LayerStats:
     entries: int
 
 
-def unpack_layer(stream: _Readable, root: str, style: Style) -> LayerStats:
+def unpack_layer(
+    stream: _Readable, root: str, style: Style, recorder: Recorder | None = None
+) -> LayerStats:
     """Unpacks ``stream``, an uncompressed tar, into the existing directory ``root``.
 
-    Reads to the end of the tar, maybe further, maybe not to the end of the stream.  Raises
-    what the stream raises; DataLoss or InvalidArgument for what is not in order, with the
+    Reads to the end of the tar, maybe further, maybe not to the end of the stream; with
+    ``recorder``, which has the layer's recipe then, to the end of the stream.  Raises what
+    the stream raises; DataLoss or InvalidArgument for what is not in order, with the
     entry's name; OSError ENOSPC.  What was made until then stays.
     """
     feed = _Feed()
-    worker = _Worker(feed, root, style)
+    worker = _Worker(feed, root, style, recorder)
     worker.start()
     try:
         feed.pump(stream)
@@ -116,11 +120,12 @@ class _Feed:
 class _Worker(threading.Thread):
     """The thread that is locked into the layer."""
 
-    def __init__(self, feed: _Feed, root: str, style: Style) -> None:
+    def __init__(self, feed: _Feed, root: str, style: Style, recorder: Recorder | None) -> None:
         super().__init__(name="unpack", daemon=True)
         self._feed = feed
         self._root = root
         self._style = style
+        self._recorder = recorder
         self.failure: BaseException | None = None
         self.lost_xattrs: set[str] = set()
         self.stats = LayerStats(0, 0)
@@ -128,7 +133,9 @@ class _Worker(threading.Thread):
     def run(self) -> None:
         """Unpacks; keeps what goes wrong for the caller."""
         try:
-            files = Files(TarReader(self._feed), layer_tree(self._enter(), self._style))
+            recorder = self._recorder
+            reader = TarReader(self._feed, recorder.raw if recorder is not None else None)
+            files = Files(reader, layer_tree(self._enter(), self._style), recorder)
             files.unpack()
             self.stats = LayerStats(files.size_bytes, files.entries)
             self.lost_xattrs = files.lost_xattrs

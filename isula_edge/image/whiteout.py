@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from isula_edge.image.tree import DIRECTORY_FLAGS, MODE_OF_MISSING, Directory, Tree, join
 
 if TYPE_CHECKING:
+    from isula_edge.image.recorder import Recorder
     from isula_edge.image.tar import Entry
 
 __all__ = ["LayerTree", "MergeTree", "OverlayTree", "layer_tree"]
@@ -30,12 +31,25 @@ class LayerTree(Tree):
 
     ``directories`` has the entries of its directories: they get owner, mode and time at the
     end, when nothing is made in them any more.  None stands for a directory that no entry
-    describes and that must not keep what a lower layer said.
+    describes and that must not keep what a lower layer said.  ``recorder`` is told of the
+    layer's own files before they are deleted.
     """
+
+    recorder: Recorder | None = None
 
     def __init__(self, root_fd: int) -> None:
         super().__init__(root_fd)
         self.directories: dict[bytes, Entry | None] = {}
+
+    def removing(self, dir_fd: int, name: bytes, path: bytes) -> None:
+        """Lets the recorder have what is lost."""
+        if self.recorder is not None and self.owns(path):
+            self.recorder.removing(dir_fd, name, path)
+
+    def owns(self, path: bytes) -> bool:
+        """Whether what is at ``path`` came with this layer."""
+        del path
+        return True
 
     def removed(self, path: bytes) -> None:
         """Forgets what a deleted directory was to get."""
@@ -157,6 +171,10 @@ class MergeTree(LayerTree):
             self._brought.add(hash(path))
 
     passed = brought
+
+    def owns(self, path: bytes) -> bool:
+        """Whether the layer has brought ``path``; without a lower layer it has all."""
+        return not self._lower or hash(path) in self._brought
 
     def in_the_way(self, parent: Directory, name: bytes) -> bool:
         """A lower layer's file gives way to a directory."""

@@ -1,13 +1,26 @@
 """The process that does image work for the daemon, so that the daemon never meets the input.
 
 Standard input: frames of :mod:`isula_edge.wire`.  The first is the request, a map with
-``op`` (``pull``, ``load``, ``import``), ``graph``, ``driver``, ``tmpdir`` and
+``op`` (``pull``, ``search``, ``load``, ``import``, ``login``), ``graph``, ``driver``,
+``tmpdir`` and
 
 - pull: ``ref``; optional ``platform``, ``mirrors``, ``host_mirrors`` {host: [mirror]},
   ``insecure``, ``insecure_skip_verify``, ``certs_dir``,
-  ``auth`` {username, password, registry_token}, ``max_concurrent``
+  ``auths`` {host: {username, password, registry_token, identity_token}}, ``max_concurrent``,
+  ``max_rate`` (bytes a second), ``rate_file`` (of all workers, see isula_edge.image.throttle),
+  ``all_tags``, ``unreachable`` [host], ``clock_timeout`` (seconds)
+- search: ``term``; optional ``limit``, ``filters`` {key: [value]}, and of pull: ``mirrors``,
+  ``insecure``, ``insecure_skip_verify``, ``certs_dir``, ``auths``, ``unreachable``,
+  ``clock_timeout``
 - load: ``path`` or ``fd``; optional ``tag``, ``platform``
 - import: ``path`` or ``fd``, ``ref``
+- save: ``fd`` to write to, ``images`` [{config, chain_ids, names}], ``excluded`` [chain id],
+  ``kind``
+- export: ``fd`` to write to, and ``path``, or ``container``, ``lowers`` and ``fstype``
+- usage: ``roots`` [{top, parts: [path]}]
+- check: ``layers`` [chain id], ``quick``
+- login: ``server``, ``auth`` {username, password}; optional ``mirrors``, ``insecure``,
+  ``insecure_skip_verify``, ``certs_dir``
 
 Standard output: frames, in this order:
 
@@ -16,6 +29,7 @@ Standard output: frames, in this order:
   that are in the store and stay there until the worker ends; asked once for every image
 - ``{"layer": chain id}``  after each commit
 - ``{"image": {…}}``  see :func:`isula_edge.image.layers.image_event`, once for every image
+- ``{"unreachable": host}``, ``{"reachable": host}``  what became of a mirror, at any time
 - ``{"r": result}`` or ``{"x": error}``  the last frame
 
 The end of standard input, SIGTERM and SIGINT cancel the request: unfinished layers are
@@ -127,12 +141,28 @@ class _Channel:
 
 def run(request: dict[str, Any], job: Job) -> dict[str, Any]:
     """Does what ``request`` says and returns the result; raises EngineError."""
+    if request.get("op") == "login":
+        from isula_edge.image.login import login
+
+        return login(request, job)
+    if request.get("op") == "search":
+        from isula_edge.image.search import search
+
+        return search(request, job)
     from isula_edge import snapshot
 
     store = snapshot.LayerStore(str(request["graph"]), str(request["driver"]))
     operation = request.get("op")
     if operation == "pull":
         return _pull(request, store, job)
+    if operation in ("usage", "check"):
+        from isula_edge.image import upkeep
+
+        if operation == "usage":
+            return upkeep.measure(request, job)
+        return upkeep.check_layers(store, job, request["layers"], quick=bool(request["quick"]))
+    if operation in ("save", "export"):
+        return _write(request, store, job)
     if operation not in ("load", "import"):
         raise errors.InvalidArgument(f"unknown operation {operation!r}")
     from isula_edge.image.source import open_source
@@ -154,13 +184,34 @@ def run(request: dict[str, Any], job: Job) -> dict[str, Any]:
         )
 
 
+def _write(request: dict[str, Any], store: LayerStore, job: Job) -> dict[str, Any]:
+    """Save and export: what writes an archive."""
+    sink = int(request["fd"])
+    if request["op"] == "save":
+        from isula_edge.image.save import Saved, save
+
+        images = [
+            Saved(image["config"], image["chain_ids"], image["names"])
+            for image in request["images"]
+        ]
+        return save(sink, images, request["excluded"], str(request["kind"]), store, job)
+    from isula_edge import snapshot
+    from isula_edge.image import export
+
+    path = str(request.get("path") or "")
+    if not path:
+        kind = snapshot.driver_class(str(request["driver"]))
+        driver = kind(store.driver.home, str(request["fstype"]))
+        path = export.mounted(driver, str(request["container"]), request["lowers"])
+    return export.export(sink, path, job)
+
+
 def _pull(request: dict[str, Any], store: LayerStore, job: Job) -> dict[str, Any]:
-    from isula_edge.image.auth import Credentials
+    from isula_edge.image.credentials import Credentials
     from isula_edge.image.pull import MAX_CONCURRENT, PullRequest, pull
     from isula_edge.image.transport import CERTS_DIR, Settings
 
-    auth = request.get("auth") or {}
-    names = ("username", "password", "registry_token")
+    auths = request.get("auths") or {}
     settings = Settings(
         insecure=tuple(request.get("insecure") or ()),
         skip_verify=bool(request.get("insecure_skip_verify")),
@@ -173,8 +224,13 @@ def _pull(request: dict[str, Any], store: LayerStore, job: Job) -> dict[str, Any
         mirrors=tuple(request.get("mirrors") or ()),
         host_mirrors=request.get("host_mirrors") or {},
         settings=settings,
-        credentials=Credentials(*(str(auth.get(name) or "") for name in names)) if auth else None,
+        auths={str(host): Credentials.of(auth) for host, auth in auths.items()},
         max_concurrent=int(request.get("max_concurrent") or MAX_CONCURRENT),
+        max_rate=int(request.get("max_rate") or 0),
+        rate_file=str(request.get("rate_file") or ""),
+        all_tags=bool(request.get("all_tags")),
+        unreachable=tuple(request.get("unreachable") or ()),
+        clock_timeout_s=float(request.get("clock_timeout") or 0),
     )
     return pull(wanted, store, job)
 

@@ -26,6 +26,7 @@ from isula_edge.runtime.base import ExecProcess, ExecSpec, Started, binds
 from isula_edge.runtime.supervisor import exit_file
 from isula_edge.runtime.terminal import open_pty, pty_in
 from isula_edge.sys import atomic, paths, process, syscalls
+from isula_edge.sys.boot import boot_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -171,9 +172,7 @@ class Lxc:
         if not progress.pid:
             return None
         self._release_terminal(bundle)
-        init = process.identify(progress.pid) or process.Identity(
-            progress.pid, 0, process.boot_id()
-        )
+        init = process.identify(progress.pid) or process.Identity(progress.pid, 0, boot_id())
         return Started(init, self._supervisor.identity(bundle))
 
     def _failure(self, bundle: Bundle, text: str) -> errors.EngineError:

@@ -16,6 +16,7 @@ from isula_edge.runtime.lxc import _pipes
 from isula_edge.runtime.supervisor import exit_file
 from isula_edge.runtime.terminal import set_size
 from isula_edge.sys import atomic, process
+from isula_edge.sys.boot import boot_id
 
 if TYPE_CHECKING:
     from isula_edge.runtime.base import Bundle
@@ -66,7 +67,7 @@ class OciCli:
             raise errors.Internal(
                 f"runtime {self.name} wrote no pid file", ref=bundle.id
             ) from error
-        init = process.identify(pid) or process.Identity(pid, 0, process.boot_id())
+        init = process.identify(pid) or process.Identity(pid, 0, boot_id())
         return Started(init, self._supervisor.identity(bundle))
 
     def exit_code(self, bundle: Bundle) -> int | None:

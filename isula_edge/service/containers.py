@@ -75,15 +75,13 @@ class Containers:
             container.image = _shown(str(params["image"]), image)
         if not container.args:
             raise errors.InvalidArgument("No command specified", kind="container")
-        self._table.reserve(container.name, container_id)
-        engine.images.lease(chains)
-        try:
-            await self._make(container)
-        except BaseException:
-            self._table.release(container.name)
-            raise
-        finally:
-            engine.images.release(chains)
+        with engine.images.holding(image):
+            self._table.reserve(container.name, container_id)
+            try:
+                await self._make(container)
+            except BaseException:
+                self._table.release(container.name)
+                raise
         engine.events.container(
             "create", container.id, {"image": container.image, "name": container.name}
         )
@@ -202,6 +200,7 @@ class Containers:
     async def remove(self, container: Container, *, force: bool) -> None:
         """Removes it, and layers that only it needed."""
         await self._life.remove(container, force=force)
+        self._engine.images.gc.used(container.image_id)
         await self._engine.images.collect(container.chain_ids)
 
     async def pause(self, container: Container, frozen: bool) -> None:
@@ -231,6 +230,41 @@ class Containers:
         while container.running:
             await container.ended.wait()
         return container.state.exit_code
+
+    async def export(self, container: Container, data: int) -> dict[str, Any]:
+        """Writes a tar of its root file system to the descriptor ``data``: ``{"size": bytes}``.
+
+        It may run, start and stop meanwhile; Aborted when it was removed.
+        """
+        engine = self._engine
+        driver = engine.layers.driver
+        request: dict[str, Any] = {
+            "op": "export",
+            "path": container.settings.external_rootfs,
+            "container": container.id,
+            "lowers": engine.layers.dirs(container.chain_ids),
+            "fstype": getattr(driver, "fstype", ""),
+        }
+
+        async def ignore(event: dict[str, Any]) -> None:
+            del event
+
+        engine.images.lease(container.chain_ids)
+        try:
+            result = await engine.images.ask(request, ignore, data)
+        finally:
+            engine.images.release(container.chain_ids)
+            await asyncio.shield(engine.images.collect(container.chain_ids))
+        if container.removing:
+            raise errors.Aborted(
+                f"container {container.name} was removed while it was exported",
+                kind="container",
+                ref=container.id,
+            )
+        engine.events.container(
+            "export", container.id, {"image": container.image, "name": container.name}
+        )
+        return result
 
     # exec
 

@@ -19,6 +19,7 @@ from isula_edge.cgroup import Host, init_groups
 from isula_edge.container.bundle import Bundles
 from isula_edge.container.life import Life
 from isula_edge.container.table import Table
+from isula_edge.image import partial
 from isula_edge.image.store import ImageStore
 from isula_edge.oci.capabilities import bounding_set
 from isula_edge.profile import elf
@@ -26,18 +27,20 @@ from isula_edge.profile import seccomp as filters
 from isula_edge.runtime.lxc import Lxc
 from isula_edge.runtime.oci_cli import OciCli
 from isula_edge.runtime.supervisor import Supervisor
+from isula_edge.service.check import Marker, check_after_crash
 from isula_edge.service.containers import Containers
 from isula_edge.service.events import Events
 from isula_edge.service.images import Images
 from isula_edge.service.limits import HostLimits
 from isula_edge.service.platforms import Platforms
-from isula_edge.snapshot.choose import choose_driver
+from isula_edge.snapshot.choose import DRIVERS, choose_driver
 from isula_edge.snapshot.layers import LayerStore
 from isula_edge.snapshot.overlay import why_not
-from isula_edge.store.records import quarantine, read_record, write_record
+from isula_edge.store.records import SUFFIX, quarantine, read_record, write_record
 from isula_edge.sys import atomic, syscalls
 from isula_edge.sys.inotify import Watcher
 from isula_edge.sys.process import Reaper
+from isula_edge.sys.reserve import Reserve
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -66,6 +69,7 @@ class Engine:
         self._damaged: list[str] = []
         self._tasks: set[asyncio.Task[Any]] = set()
         self._lock = _lock(config.graph)
+        self.marker = Marker(config.graph)
         self.platforms = Platforms()
         self.features = kernel.probe()
         self.cgroups = _cgroup_host()
@@ -108,6 +112,8 @@ class Engine:
         """Opens the graph and takes over what runs; raises EngineError saying what is wrong."""
         engine = cls(config)
         await engine.life.adopt()
+        if config.image_layer_check and engine.marker.begin():
+            engine.background(check_after_crash(engine))
         return engine
 
     async def close(self) -> None:
@@ -115,6 +121,7 @@ class Engine:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.marker.end()
         self.watcher.close()
         os.close(self._lock)
 
@@ -127,12 +134,13 @@ class Engine:
 
     def _check_privileges(self) -> None:
         if "SYS_RESOURCE" not in bounding_set():
-            self._warn(
+            self.warn(
                 "without CAP_SYS_RESOURCE hard limits cannot be raised nor oom_score_adj "
                 "lowered: containers get what this process has"
             )
 
-    def _warn(self, text: str) -> None:
+    def warn(self, text: str) -> None:
+        """Says it in the log and in ``isula info``."""
         self.warnings.append(text)
         _log.warning("%s", text)
 
@@ -149,28 +157,37 @@ class Engine:
             self._damaged.append(quarantine(path, f"{config.graph}/quarantine"))
             _log.error("%s; moved to %s", error, self._damaged[0])
         recorded = recorded or _driver_of(config.graph)
-        several = self.features.usable("overlay-multilower")
-        overlay = self.features.overlay_type() if several else None
+        overlay = self.features.overlay_type()
+        several = self.features.overlay_several()
         if overlay and not recorded:
-            overlay = self._tried(overlay)
-        driver = choose_driver(config.graph, config.storage_driver, recorded, overlay or None)
+            overlay = self._tried(overlay, several)
+        driver = choose_driver(
+            config.graph,
+            config.storage_driver,
+            recorded,
+            overlay or None,
+            several=several,
+            options=config.storage_options,
+        )
         if recorded != driver.name or not os.path.exists(path):
             write_record(path, "engine", {"driver": driver.name})
         self.layers = LayerStore(config.graph, driver.name, driver)
-        self.table = Table(config.graph)
+        reserve = Reserve(f"{config.graph}/spare")
+        self.table = Table(config.graph, reserve)
         self.table.load()
-        store = ImageStore(config.graph)
+        store = ImageStore(config.graph, reserve)
         store.load()
         self._sweep(store)
         self.images = Images(self.config, store, self.layers, self.table, self.reaper, self.events)
         _empty(self.images.tmpdir)
+        reserve.refill()
 
-    def _tried(self, overlay: str) -> str | None:
+    def _tried(self, overlay: str, several: bool) -> str | None:
         """``overlay`` if it can be mounted over the graph's own file system, else None."""
-        reason = why_not(f"{self.config.graph}/storage", overlay)
+        reason = why_not(f"{self.config.graph}/storage", overlay, several=several)
         if not reason:
             return overlay
-        self._warn(f"{overlay} does not work on {self.config.graph}: {reason}")
+        self.warn(f"{overlay} does not work on {self.config.graph}: {reason}")
         return None
 
     def _sweep(self, store: ImageStore) -> None:
@@ -249,12 +266,19 @@ class Engine:
 
     def quarantined(self) -> list[str]:
         """Damaged records that were put aside, as paths."""
-        return [
+        found = [
             *self._damaged,
             *self.table.quarantined,
             *self.images.store.records.quarantined,
             *self.layers.records.quarantined,
         ]
+        return [path for path in found if os.path.lexists(path)]
+
+    def store_chains(self) -> set[str]:
+        """Chain ids of all layers that are there, or that an image or a container needs."""
+        names = os.listdir(self.layers.records.folder)
+        recorded = {f"sha256:{name[: -len(SUFFIX)]}" for name in names if name.endswith(SUFFIX)}
+        return recorded | self.images.store.chains() | self.table.chains()
 
     def degraded(self) -> list[Feature]:
         """Kernel features that are missing, with what the engine does without them."""
@@ -309,7 +333,7 @@ def _cgroup_host() -> Host:
 
 def _driver_of(graph: str) -> str:
     """The storage driver whose layers a graph without engine record holds, or ''."""
-    for name in ("overlay", "vfs"):
+    for name in DRIVERS:
         home = f"{graph}/storage/{name}"
         if os.path.isdir(home) and any(entry != "rw" for entry in os.listdir(home)):
             return name
@@ -317,9 +341,11 @@ def _driver_of(graph: str) -> str:
 
 
 def _empty(folder: str) -> None:
-    """Deletes spools of workers that a crash ended."""
+    """Deletes spools of workers that a crash ended; downloads can go on where they ended."""
     for name in os.listdir(folder):
         path = f"{folder}/{name}"
+        if name == partial.FOLDER:
+            continue
         if os.path.isdir(path) and not os.path.islink(path):
             shutil.rmtree(path, ignore_errors=True)
         else:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from isula_edge.container.record import Container
     from isula_edge.image.store import Image, ImageStore
 
-__all__ = ["containers", "images"]
+__all__ = ["containers", "has_labels", "images"]
 
 _STATES = {
     "created": "inited",
@@ -41,7 +41,8 @@ def _pattern(key: str, value: str) -> re.Pattern[str]:
         raise _bad(key, value) from error
 
 
-def _labels(wanted: Sequence[str], labels: Mapping[str, str]) -> bool:
+def has_labels(wanted: Sequence[str], labels: Mapping[str, str]) -> bool:
+    """Whether there are all of ``wanted``, ``KEY`` or ``KEY=VALUE``."""
     for item in wanted:
         key, equals, value = item.partition("=")
         if key not in labels or (equals and labels[key] != value):
@@ -62,7 +63,7 @@ def _container_test(key: str, items: Sequence[str]) -> Callable[[Container], boo
             return lambda it: any(pattern.match(it.id) for pattern in patterns)
         return lambda it: any(pattern.search(it.name) for pattern in patterns)
     if key == "label":
-        return lambda it: _labels(items, it.settings.labels)
+        return lambda it: has_labels(items, it.settings.labels)
     if key == "status":
         for value in items:
             if value not in _STATES:
@@ -88,7 +89,7 @@ def _image_test(key: str, items: Sequence[str], store: ImageStore) -> Callable[[
         answers = {value in ("true", "1") for value in items}
         return lambda it: (not it.names) in answers
     if key == "label":
-        return lambda it: _labels(items, it.run_config.get("Labels") or {})
+        return lambda it: has_labels(items, it.run_config.get("Labels") or {})
     if key in ("before", "since"):
         times = [store.get(value).created_ns for value in items]
         if key == "before":

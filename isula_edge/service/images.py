@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections import Counter
@@ -11,11 +12,14 @@ from typing import TYPE_CHECKING, Any
 from isula_edge import errors
 from isula_edge.image import reference
 from isula_edge.service import filters
+from isula_edge.service.credentials import Logins, explained
+from isula_edge.service.gc import Collector
+from isula_edge.service.registries import Registries
 from isula_edge.service.worker import run_worker
 from isula_edge.sys import atomic
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sequence
 
     from isula_edge.container.table import Table
     from isula_edge.image.store import Image, ImageStore
@@ -40,7 +44,12 @@ class _Pull:
 
 
 class Images:
-    """Everything a user can do with images."""
+    """Everything a user can do with images.
+
+    Two locks keep it consistent.  ``_changes`` is held by whoever changes a record, so that
+    no change is lost; ``_layer_lock`` by whoever looks which layers there are and relies on
+    it, or removes some.  Who needs both takes them in this order.
+    """
 
     def __init__(
         self,
@@ -58,28 +67,49 @@ class Images:
         self._reaper = reaper
         self._events = events
         self._leases: Counter[str] = Counter()
+        self._holders: Counter[str] = Counter()
+        self._changes = asyncio.Lock()
         self._layer_lock = asyncio.Lock()
-        self._pulls: dict[tuple[str, str], _Pull] = {}
+        self._workers = 0
+        self.gc = Collector(self, config)
+        self.registries = Registries(config)
+        self.logins = Logins(config, reaper, events)
+        self._pulls: dict[tuple[str, ...], _Pull] = {}
         self.tmpdir = config.tmpdir or f"{config.graph}/tmp"
         atomic.make_dir(self.tmpdir)
 
     def reconfigure(self, config: EngineConfig) -> None:
-        """Takes over mirrors and insecure registries (SIGHUP)."""
+        """Takes over mirrors, insecure registries and watermarks (SIGHUP)."""
         self._config = config
+        self.gc.reconfigure(config)
+        self.registries.reconfigure(config)
+        self.logins.reconfigure(config)
 
     # bringing images
 
-    async def pull(self, ref: str, platform: str, progress: Any) -> dict[str, Any]:
-        """Pulls an image: ``{"ref": stored name, "id": id}``.
+    async def pull(
+        self,
+        ref: str,
+        platform: str,
+        progress: Any,
+        auth: Mapping[str, str] | None = None,
+        *,
+        all_tags: bool = False,
+    ) -> dict[str, Any]:
+        """Pulls an image: ``{"ref": stored name, "id": id}``; with ``all_tags`` all of a name's,
+        see ``image.pull`` of the wire.
 
-        Two pulls of the same image are one; it is cancelled when nobody waits any more.
+        Two pulls of the same image with the same credentials are one; it is cancelled when
+        nobody waits any more.  ``auth`` is as for :meth:`Logins.for_pull`.
         """
+        auth = auth or {}
         name = reference.parse(ref).familiar
-        key = (name, platform)
+        every = "all tags" if all_tags else ""
+        key = (name, platform, every, *(f"{part}={auth[part]}" for part in sorted(auth)))
         shared = self._pulls.get(key)
         if shared is None:
             shared = self._pulls[key] = _Pull()
-            shared.task = asyncio.create_task(self._pull(key, ref, platform, shared))
+            shared.task = asyncio.create_task(self._pull(key, ref, platform, auth, shared))
         queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         for item in shared.last.values():
             queue.put_nowait(item)
@@ -104,7 +134,12 @@ class Images:
                 await asyncio.wait({task})
 
     async def _pull(
-        self, key: tuple[str, str], ref: str, platform: str, shared: _Pull
+        self,
+        key: tuple[str, ...],
+        ref: str,
+        platform: str,
+        auth: Mapping[str, str],
+        shared: _Pull,
     ) -> dict[str, Any]:
         config = self._config
 
@@ -117,19 +152,41 @@ class Images:
             "op": "pull",
             "ref": ref,
             "platform": platform,
-            "mirrors": list(config.registry_mirrors),
-            "insecure": list(config.insecure_registries),
-            "insecure_skip_verify": config.insecure_skip_verify,
-            "certs_dir": config.certs_dir,
+            "all_tags": bool(key[2]),
+            **self.registries.settings(),
             "max_concurrent": config.max_concurrent_downloads,
+            "max_rate": config.max_download_rate,
+            "rate_file": f"{config.state}/download-rate",
         }
+        trouble = ""
         try:
+            request["auths"], trouble = await self.logins.for_pull(request, auth)
             result = await self._bring(request, progress)
-            self._events.image("pull", key[0])
+            for image in result.get("images") or [result]:
+                self._events.image("pull", image["ref"])
             return result
+        except errors.PermissionDenied as error:
+            if not trouble:
+                raise
+            raise explained(error, trouble) from error
         finally:
             if self._pulls.get(key) is shared:
                 del self._pulls[key]
+
+    async def search(
+        self, term: str, limit: int, wanted: Mapping[str, Sequence[str]]
+    ) -> dict[str, Any]:
+        """Repositories that a registry finds; see ``image.search`` of the wire."""
+        host, _ = reference.split_term(term)
+        settings = self.registries.settings()
+        name = {**settings, "ref": f"{host}/search" if host else "search", "host_mirrors": {}}
+        auths, _ = await self.logins.for_pull(name, {})
+        request = {"op": "search", "term": term, "limit": limit, "filters": dict(wanted)}
+
+        async def handle(event: dict[str, Any]) -> None:
+            self.registries.learn(event)
+
+        return await self.ask({**request, **settings, "auths": auths}, handle)
 
     async def load(
         self, path: str, tag: str, kind: str, progress: Any, data: int = -1
@@ -157,9 +214,64 @@ class Images:
         self._events.image("import", result["ref"])
         return result
 
+    async def save(
+        self, refs: Sequence[str], exclude: Sequence[str], kind: str, data: int
+    ) -> dict[str, Any]:
+        """Writes an archive of images to the descriptor ``data``: ``{"size": bytes}``.
+
+        An image that ``refs`` call by a name keeps that name.  Layers that the images
+        ``exclude`` have are left out.
+        """
+        if kind not in ("", "docker", "oci"):
+            raise errors.InvalidArgument(
+                f"Invalid image type: {kind}", kind="flag", ref="format", hint="docker or oci"
+            )
+        if not refs:
+            raise errors.InvalidArgument("no image to save is named", kind="image")
+        found: dict[str, tuple[Image, list[str]]] = {}
+        for ref in refs:
+            image = self.store.get(ref)
+            name = _familiar(ref)
+            names = found.setdefault(image.id, (image, []))[1]
+            # a name with a digest is none that an archive can give
+            if name in image.names and name not in names and "@" not in name:
+                names.append(name)
+        excluded = {chain for ref in exclude for chain in self.store.get(ref).chain_ids}
+        request = {
+            "op": "save",
+            "images": [
+                {"config": image.config, "chain_ids": image.chain_ids, "names": names}
+                for image, names in found.values()
+            ],
+            "excluded": sorted(excluded),
+            "kind": kind,
+        }
+
+        async def ignore(event: dict[str, Any]) -> None:
+            del event
+
+        with contextlib.ExitStack() as stack:
+            for image, _ in found.values():
+                stack.enter_context(self.holding(image))
+            result = await self.ask(request, ignore, data)
+        for image, names in found.values():
+            self._events.image("save", names[0] if names else image.id)
+        return result
+
     async def _bring(
         self, request: dict[str, Any], progress: Any, data: int = -1
     ) -> dict[str, Any]:
+        """What a worker brings; on a full disk unused images may go, and it is tried again."""
+        try:
+            result = await self._attempt(request, progress, data)
+        except errors.NoSpace:
+            if not await self.gc.run(pressing=True) or data >= 0:
+                raise
+            result = await self._attempt(request, progress, data)
+        await self.gc.run()
+        return result
+
+    async def _attempt(self, request: dict[str, Any], progress: Any, data: int) -> dict[str, Any]:
         leased: list[str] = []
 
         async def handle(event: dict[str, Any]) -> dict[str, Any] | None:
@@ -175,20 +287,50 @@ class Images:
                 leased.append(str(event["layer"]))
                 self.lease([str(event["layer"])])
             elif "image" in event:
-                await asyncio.to_thread(self.store.put, event["image"])
+                await _to_its_end(self._put(event["image"]))
+            else:
+                self.registries.learn(event)
             return None
 
+        self._workers += 1
+        try:
+            return await self.ask(request, handle, data)
+        finally:
+            self._workers -= 1
+            self.release(leased)
+            await asyncio.shield(self.collect(leased))
+
+    async def ask(self, request: dict[str, Any], handle: Any, data: int = -1) -> dict[str, Any]:
+        """The result of a worker for ``request``, which needs no more than its own keys."""
         whole = {
             **request,
             "graph": self._config.graph,
             "driver": self._layers.driver.name,
             "tmpdir": self.tmpdir,
         }
-        try:
-            return await run_worker(self._reaper, whole, handle, data)
-        finally:
-            self.release(leased)
-            await asyncio.shield(self.collect(leased))
+        return await run_worker(self._reaper, whole, handle, data)
+
+    async def _put(self, event: dict[str, Any]) -> None:
+        """Stores an image; no layer of it can go meanwhile, nor afterwards."""
+        async with self._changes, self._layer_lock:
+            for chain in event["chain_ids"]:
+                # an import's layer has no lease before it is there, and may have been
+                # another's that was removed since
+                if not self._layers.has(chain):
+                    raise errors.Aborted(
+                        f"layer {chain} was removed while the image was made",
+                        kind="layer",
+                        ref=chain,
+                        hint="try again",
+                        retryable=True,
+                    )
+            image = await asyncio.to_thread(self.store.put, event)
+            self.gc.used(image.id)
+
+    @property
+    def bringing(self) -> bool:
+        """Whether a worker of a pull, load or import runs now."""
+        return self._workers > 0
 
     # layers
 
@@ -201,66 +343,148 @@ class Images:
         self._leases.subtract(chains)
         self._leases += Counter()
 
+    def leased(self, chain: str) -> bool:
+        """Whether a worker, or a container that is being made, needs a layer."""
+        return self._leases[chain] > 0
+
+    @contextlib.contextmanager
+    def holding(self, image: Image | None) -> Iterator[None]:
+        """While inside, ``image`` and its layers stay: a container of it is being made, say.
+
+        Raises DataLoss naming the first layer that is missing.
+        """
+        if image is None:
+            yield
+            return
+        for chain in image.chain_ids:
+            if not self._layers.has(chain):  # type: ignore[arg-type]
+                raise errors.DataLoss(
+                    f"image {_shown(image)} lacks its layer {chain}",
+                    kind="image",
+                    ref=image.id,
+                    hint="isula system check --repair fetches it again",
+                )
+        self._holders[image.id] += 1
+        self.lease(image.chain_ids)
+        try:
+            yield
+        finally:
+            self.release(image.chain_ids)
+            self._holders -= Counter([image.id])
+            self.gc.used(image.id)
+
     async def collect(self, chains: Sequence[str]) -> None:
         """Removes those of ``chains`` (bottom first) that nothing needs any more."""
+        # a removal whose lock is gone would take the tree of whoever brings the layer again
+        await _to_its_end(self._collect(chains))
+
+    async def _collect(self, chains: Sequence[str]) -> None:
         async with self._layer_lock:
-            needed = self.store.chains() | self._table.chains() | set(self._leases)
+            needed = self.needed()
             for chain in dict.fromkeys(reversed(chains)):
                 if chain not in needed:
                     try:
                         await asyncio.to_thread(self._layers.remove, chain)  # type: ignore[arg-type]
                     except OSError as error:
                         _log.error("cannot remove layer %s: %s", chain, error)
+        if self.store.records.reserve is not None:
+            await asyncio.to_thread(self.store.records.reserve.refill)
+
+    def needed(self) -> set[str]:
+        """Chain ids of layers that an image, a container or a worker needs."""
+        return self.store.chains() | self.held()
+
+    def held(self) -> set[str]:
+        """Chain ids of layers that a container or a worker needs."""
+        return self._table.chains() | set(self._leases)
+
+    @contextlib.asynccontextmanager
+    async def settled(self) -> AsyncIterator[None]:
+        """While inside, no image, layer or name changes."""
+        async with self._changes, self._layer_lock:
+            yield
 
     # names and removal
 
-    def tag(self, source: str, target: str) -> None:
+    async def tag(self, source: str, target: str) -> None:
         """Gives an image another name."""
         name = reference.parse_tag(target).familiar
-        self.store.tag(source, name)
+        async with self._changes:
+            await asyncio.to_thread(self.store.tag, source, name)
         self._events.image("tag", name)
 
     async def remove(self, ref: str, *, force: bool) -> dict[str, Any]:
         """Removes a name, or the image when it is the last one or ``ref`` is an id.
 
-        Refuses before it changes anything when a container uses the image; ``force`` does
-        not change that.
+        Refuses before it changes anything when a container uses the image.  With ``force``
+        such an image loses its names, and stays as long as a container may need it.
         """
-        del force
-        image = self.store.get(ref)
-        name = next((item for item in image.names if item == _familiar(ref)), "")
-        if name and len(image.names) > 1:
-            await asyncio.to_thread(self.store.untag, image, name)
-            self._events.image("remove", name)
+        async with self._changes:
+            image = self.store.get(ref)
+            name = next((item for item in image.names if item == _familiar(ref)), "")
+            digest = next((item for item in image.digests if item in (ref, _familiar(ref))), "")
+            if name and len(image.names) > 1:
+                await asyncio.to_thread(self.store.untag, image, name)
+                gone = name
+            elif digest and any("@" not in item for item in image.names):
+                await asyncio.to_thread(self.store.undigest, image, digest)
+                gone = digest
+            elif self.used(image):
+                if not force:
+                    raise self._in_use(image, ref)
+                await asyncio.to_thread(self.store.strip, image)
+                gone = name or image.id
+            else:
+                gone = ""
+                await self._delete(image)
+        self._events.image("remove", gone or name or image.id)
+        if gone:
             return {"removed": ref, "deleted": False}
-        digest = next((item for item in image.digests if item in (ref, _familiar(ref))), "")
-        if digest and any("@" not in item for item in image.names):
-            await asyncio.to_thread(self.store.undigest, image, digest)
-            self._events.image("remove", digest)
-            return {"removed": ref, "deleted": False}
-        users = self._table.uses().get(image.id, [])
-        if users or self._busy(image):
-            holder = users[0].id if users else "a container that is being created"
-            raise errors.FailedPrecondition(
-                f"Image used by {holder}",
-                kind="image",
-                ref=ref,
-                hint="remove its containers first (isula ps -a)",
-            )
-        await asyncio.to_thread(self.store.remove, image)
-        self._events.image("remove", name or image.id)
         await self.collect(image.chain_ids)
         return {"removed": ref, "deleted": True}
 
-    def _busy(self, image: Image) -> bool:
-        return bool(image.chain_ids) and self._leases[image.chain_ids[-1]] > 0
+    async def discard(self, image: Image) -> bool:
+        """Removes an image with all its names; False when it is in use or gone by now."""
+        async with self._changes:
+            if self.store.find(image.id) is not image or self.used(image):
+                return False
+            await self._delete(image)
+        self._events.image("remove", image.names[0] if image.names else image.id)
+        await self.collect(image.chain_ids)
+        return True
+
+    async def _delete(self, image: Image) -> None:
+        # nobody can begin to use it between the look at its users and the end of its record
+        self.store.forget(image)
+
+        async def work() -> None:
+            try:
+                await asyncio.to_thread(self.store.delete, image)
+            except OSError:
+                self.store.restore(image)
+                raise
+            self.gc.forget(image.id)
+
+        await _to_its_end(work())
+
+    def used(self, image: Image) -> bool:
+        """Whether a container uses ``image``, or a command holds it."""
+        return image.id in self._table.uses() or self._holders[image.id] > 0
+
+    def _in_use(self, image: Image, ref: str) -> errors.FailedPrecondition:
+        users = self._table.uses().get(image.id, [])
+        holder = users[0].id if users else "a command that runs now"
+        return errors.FailedPrecondition(
+            f"Image used by {holder}",
+            kind="image",
+            ref=ref,
+            hint="remove its containers first (isula ps -a), or only its names with -f",
+        )
 
     # listing
 
     def list(self, wanted: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
         """Images, newest first; see ``image.list`` of the wire."""
-        chosen = filters.images(list(self.store), wanted, self.store)
-        chosen.sort(key=lambda image: (image.created_ns, image.id), reverse=True)
         return [
             {
                 "id": image.id,
@@ -269,8 +493,29 @@ class Images:
                 "created_ns": image.created_ns,
                 "size": image.size,
             }
-            for image in chosen
+            for image in self.chosen(wanted)
         ]
+
+    def chosen(self, wanted: Mapping[str, Sequence[str]]) -> Sequence[Image]:
+        """The images that :meth:`list` lists."""
+        found = filters.images(list(self.store), wanted, self.store)
+        return sorted(found, key=lambda image: (image.created_ns, image.id), reverse=True)
+
+
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Awaits ``work``; it goes on when the caller is cancelled."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        if not task.cancelled() and task.exception() is not None:
+            _log.warning("after a cancellation: %s", task.exception())
+        raise
+
+
+def _shown(image: Image) -> str:
+    return image.names[0] if image.names else image.id[:12]
 
 
 def _familiar(ref: str) -> str:

@@ -175,6 +175,7 @@ def _host_config(container: Container) -> dict[str, Any]:
         ],
         "DeviceCgroupRules": settings.device_rules,
         "SecurityOpt": ["no-new-privileges"] if settings.no_new_privileges else [],
+        "StorageOpt": {"size": str(settings.storage_size)} if settings.storage_size else {},
         "ExternalRootfs": settings.external_rootfs,
         "CgroupParent": settings.cgroup_parent,
     }

@@ -43,6 +43,8 @@ async def run_worker(
     ours, theirs = socket.socketpair()
     env = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
     env["PATH"] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    # threads with a heap each keep what the others could use
+    env["MALLOC_ARENA_MAX"] = "1"
     with ours:
         with theirs:
             pid = process.spawn(

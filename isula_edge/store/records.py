@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import struct
@@ -18,19 +19,42 @@ from isula_edge.sys import atomic
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["SUFFIX", "RecordStore", "quarantine", "read_record", "write_record"]
+    from isula_edge.sys.reserve import Reserve
+
+__all__ = ["SUFFIX", "RecordStore", "pack_record", "quarantine", "read_record", "write_record"]
 
 SUFFIX = ".cbor"
 _HEADER = struct.Struct(">4sHII")
 _MAGIC = b"ISR1"
+# these say nothing about the record
+_PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR)
 _log = logging.getLogger(__name__)
 
 
-def write_record(path: str, kind: str, payload: dict[str, Any], *, durable: bool = True) -> None:
-    """Replaces the record at ``path`` atomically; raises NoSpace."""
+def pack_record(kind: str, payload: dict[str, Any]) -> bytes:
+    """The bytes of a record in the current layout."""
     body = cbor2.dumps(payload)
-    head = _HEADER.pack(_MAGIC, schema.CURRENT[kind], len(body), zlib.crc32(body))
-    atomic.write(path, head + body, 0o600, durable=durable)
+    return _HEADER.pack(_MAGIC, schema.CURRENT[kind], len(body), zlib.crc32(body)) + body
+
+
+def write_record(
+    path: str,
+    kind: str,
+    payload: dict[str, Any],
+    *,
+    durable: bool = True,
+    reserve: Reserve | None = None,
+    urgent: bool = False,
+) -> None:
+    """Replaces the record at ``path`` atomically; raises NoSpace.
+
+    An ``urgent`` one replaces a record that is there, and does so on a full disk too if
+    there is a ``reserve``, which every other one is fitted to.
+    """
+    data = pack_record(kind, payload)
+    if reserve is not None and not urgent:
+        reserve.fit(len(data))
+    atomic.write(path, data, 0o600, durable=durable, spare=reserve if urgent else None)
 
 
 def read_record(path: str, kind: str) -> dict[str, Any]:
@@ -89,11 +113,15 @@ class RecordStore:
     """The records of one kind in one directory, ``<folder>/<key>.cbor``.
 
     Damaged ones are moved to ``quarantine_dir`` while loading and listed in
-    ``quarantined``; nothing here is fatal to the engine (case A01).
+    ``quarantined``; nothing here is fatal to the engine (case A01).  With a ``reserve``
+    urgent writes succeed on a full disk.
     """
 
-    def __init__(self, folder: str, kind: str, quarantine_dir: str) -> None:
+    def __init__(
+        self, folder: str, kind: str, quarantine_dir: str, reserve: Reserve | None = None
+    ) -> None:
         self.folder = folder
+        self.reserve = reserve
         self.kind = kind
         self.quarantine_dir = quarantine_dir
         self.quarantined: list[str] = []
@@ -115,7 +143,19 @@ class RecordStore:
             key = name[: -len(SUFFIX)]
             payload = self.read(key)
             if payload is not None:
+                self._fit(key)
                 yield key, payload
+
+    def _fit(self, key: str) -> None:
+        """Lets the reserve grow to a record that an earlier engine wrote."""
+        if self.reserve is not None:
+            with contextlib.suppress(errors.NoSpace, OSError):
+                self.reserve.fit(os.stat(self.path(key)).st_size)
+
+    def keys(self) -> list[str]:
+        """Keys of the records there are now; may be asked while others write."""
+        names = sorted(os.listdir(self.folder))
+        return [name[: -len(SUFFIX)] for name in names if name.endswith(SUFFIX)]
 
     def read(self, key: str) -> dict[str, Any] | None:
         """One record, or None when it is absent or was damaged (and is now quarantined)."""
@@ -125,14 +165,21 @@ class RecordStore:
         except FileNotFoundError:
             return None
         except (errors.DamagedRecord, OSError) as error:
-            moved = quarantine(path, self.quarantine_dir)
-            self.quarantined.append(moved)
-            _log.error("%s; moved to %s", error, moved)
+            if isinstance(error, OSError) and error.errno in _PASSING:
+                raise
+            self.put_aside(key, str(error))
             return None
 
-    def write(self, key: str, payload: dict[str, Any]) -> None:
-        """Makes the record durable; raises NoSpace."""
-        write_record(self.path(key), self.kind, payload)
+    def put_aside(self, key: str, why: str) -> str:
+        """Moves the record ``key`` to quarantine: its path there."""
+        moved = quarantine(self.path(key), self.quarantine_dir)
+        self.quarantined.append(moved)
+        _log.error("%s record %s: %s; moved to %s", self.kind, key, why, moved)
+        return moved
+
+    def write(self, key: str, payload: dict[str, Any], *, urgent: bool = False) -> None:
+        """Makes the record durable; raises NoSpace, if ``urgent`` only without a reserve."""
+        write_record(self.path(key), self.kind, payload, reserve=self.reserve, urgent=urgent)
 
     def remove(self, key: str) -> None:
         """Deletes the record durably; works on a full disk; absent is fine."""

@@ -6,7 +6,8 @@ kind                  version  keys
 engine                1        driver
 image                 1        id config manifest manifest_digest media_type names
                                digests chain_ids size created_ns loaded_ns pinned
-layer                 1        chain_id parent diff_id digest compressed_size size dir
+layer                 2        chain_id parent diff_id digest compressed_size size dir
+                               recipe
 container             1        id name created_ns image image_id runtime config host
                                rootfs state
 ====================  =======  =====================================================
@@ -23,8 +24,11 @@ if TYPE_CHECKING:
 
 __all__ = ["CURRENT", "MIGRATIONS", "migrate"]
 
-CURRENT = {"engine": 1, "image": 1, "layer": 1, "container": 1}
-MIGRATIONS: dict[tuple[str, int], Callable[[dict[str, Any]], dict[str, Any]]] = {}
+CURRENT = {"engine": 1, "image": 1, "layer": 2, "container": 1}
+MIGRATIONS: dict[tuple[str, int], Callable[[dict[str, Any]], dict[str, Any]]] = {
+    # layers from before recipes have none
+    ("layer", 1): lambda old: {**old, "recipe": 0},
+}
 """(kind, version) -> function that turns a payload of that version into the next one."""
 
 

@@ -22,19 +22,22 @@ A module holds these constants, and ``run(ctx, options, args) -> exit status``:
 
 from __future__ import annotations
 
-__all__ = ["COMMANDS", "module_name"]
+__all__ = ["COMMANDS", "COMMON", "GROUPS", "module_name"]
 
 COMMANDS = {
     "attach": "Join the input and output of a running container",
     "create": "Create a container without starting it",
     "events": "Show what happens in the engine as it happens",
     "exec": "Run a command in a running container",
+    "export": "Write a container's root file system as a tar archive",
     "images": "List images",
     "import": "Make an image of a root file system tarball",
     "info": "Show facts about the engine and its host",
     "inspect": "Show everything known about containers or images, as JSON",
     "kill": "Send a signal to containers",
     "load": "Load images from an archive",
+    "login": "Log in to a registry",
+    "logout": "Log out of a registry",
     "logs": "Show the logged output of a container",
     "pause": "Freeze the processes of containers",
     "ps": "List containers",
@@ -44,15 +47,27 @@ COMMANDS = {
     "rm": "Remove containers",
     "rmi": "Remove images",
     "run": "Create a container and start it",
+    "save": "Write images to an archive",
+    "search": "Search a registry for images",
     "start": "Start containers",
     "stop": "Stop running containers",
+    "system check": "Verify everything that is stored, and repair it",
+    "system df": "Show what takes space on the disk",
+    "system events": "Show what happens in the engine as it happens",
+    "system info": "Show facts about the engine and its host",
+    "system prune": "Remove what nobody uses",
     "tag": "Give an image another name",
     "top": "Show the processes of a container",
     "unpause": "Thaw the processes of paused containers",
     "version": "Show the versions of client and daemon",
     "wait": "Wait until containers have ended and print their exit codes",
 }
-"""Every command and the line that describes it."""
+"""Every command and the line that describes it; ``GROUP NAME`` for one of a group."""
+
+GROUPS = {
+    "system": "Disk space, checks and facts of the engine",
+}
+"""Every group of commands and the line that describes it."""
 
 COMMON = (
     ("host", "H", "str", "HOST", "the daemon's socket: unix:///PATH or tcp://ADDRESS:PORT"),
@@ -68,4 +83,5 @@ COMMON = (
 
 def module_name(command: str) -> str:
     """Name of the module of a command (``import`` is a word of the language)."""
-    return "isula_cli.commands." + ("import_" if command == "import" else command)
+    name = "import_" if command == "import" else command.replace(" ", "_")
+    return "isula_cli.commands." + name

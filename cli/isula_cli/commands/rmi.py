@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from isula_cli.context import Context
 
-OPTIONS = (("force", "f", "bool", "", "remove an image although it has other names"),)
+OPTIONS = (("force", "f", "bool", "", "take the names of an image that containers use"),)
 ARGUMENTS = (("image", "+", "IMAGE..."),)
 MISCOUNT = ('"rmi" requires at least 1 argument.', 1)
 EXAMPLES = ("isula rmi busybox:latest",)

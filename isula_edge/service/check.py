@@ -1,0 +1,300 @@
+"""``system check``: whether everything that is stored is whole, and its repair.
+
+A layer is compared with its diff_id: its original tar is made again of its tree.  What is
+bad is fetched again by its digest; nothing that a running container uses is touched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from isula_edge import errors
+from isula_edge.service import disk, prune
+from isula_edge.store.records import SUFFIX, quarantine, read_record, write_record
+from isula_edge.sys import atomic
+from isula_edge.types import ChainId
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from isula_edge.image.store import Image
+    from isula_edge.service.engine import Engine
+
+    Progress = Callable[[dict[str, Any]], Awaitable[None]]
+
+__all__ = ["Checkup", "Marker", "check_after_crash"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Problem:
+    """What is wrong with one object; ``names`` say whose it is."""
+
+    kind: str
+    ref: str
+    names: list[str]
+    problem: str
+    repaired: str = ""
+
+    def to_wire(self) -> dict[str, Any]:
+        """As the client gets it."""
+        return {
+            "kind": self.kind,
+            "ref": self.ref,
+            "names": self.names,
+            "problem": self.problem,
+            "repaired": self.repaired,
+        }
+
+
+class Checkup:
+    """One check of everything; ``fetch`` lets a repair pull bad layers again."""
+
+    def __init__(self, engine: Engine, *, quick: bool, repair: bool, fetch: bool = True) -> None:
+        self._engine = engine
+        self._quick = quick
+        self._repair = repair
+        self._fetch = fetch
+        self.problems: list[Problem] = []
+        self.unverified: list[str] = []
+
+    async def run(self, progress: Progress) -> dict[str, Any]:
+        """The result of the method ``system.check``."""
+        engine = self._engine
+        chains = sorted(engine.store_chains())
+        await self._records()
+        await self._layers(chains, progress)
+        await self._strays()
+        aside = f"{engine.config.graph}/quarantine"
+        return {
+            "problems": [problem.to_wire() for problem in self.problems],
+            "unverified": self.unverified,
+            "quarantined": sorted(os.listdir(aside)) if os.path.isdir(aside) else [],
+            "images": len(engine.images.store),
+            "layers": len(chains),
+            "containers": len(engine.table),
+        }
+
+    def _found(self, kind: str, ref: str, names: Sequence[str], text: str) -> Problem:
+        problem = Problem(kind, ref, list(names), text)
+        self.problems.append(problem)
+        return problem
+
+    # records
+
+    async def _records(self) -> None:
+        """Every record can be read; a repair writes what is in memory again."""
+        engine = self._engine
+        path = f"{engine.config.graph}/engine{SUFFIX}"
+        driver = {"driver": engine.layers.driver.name}
+        await self._record("engine", "", [], path, lambda: write_record(path, "engine", driver))
+        store = engine.images.store
+        for image in store:
+            async with engine.images.settled():
+                if store.find(image.id) is image:
+                    write = partial(store.write, image)
+                    path = store.records.path(image.id)
+                    await self._record("image", image.id, image.names, path, write)
+        for container in engine.table:
+            async with container.lock:
+                if not container.removing:
+                    write = partial(engine.table.save, container)
+                    path = f"{engine.table.dir(container)}/container{SUFFIX}"
+                    await self._record("container", container.id, [container.name], path, write)
+            if container.image_id and store.find(container.image_id) is None:
+                text = f"its image {container.image} ({container.image_id[:12]}) is not there"
+                self._found("container", container.id, [container.name], text)
+
+    async def _record(
+        self, kind: str, ref: str, names: Sequence[str], path: str, write: Callable[[], None]
+    ) -> None:
+        try:
+            await asyncio.to_thread(read_record, path, kind)
+            return
+        except FileNotFoundError:
+            problem = self._found(kind, ref, names, f"its record {path} is missing")
+        except (errors.DamagedRecord, OSError) as error:
+            problem = self._found(kind, ref, names, str(error))
+        if self._repair:
+            try:
+                await asyncio.to_thread(write)
+                problem.repaired = "written again"
+            except (errors.EngineError, OSError) as error:
+                problem.problem += f"; it cannot be written again: {error}"
+
+    # layers
+
+    async def _layers(self, chains: list[str], progress: Progress) -> None:
+        engine = self._engine
+
+        async def handle(event: dict[str, Any]) -> None:
+            if "v" in event:
+                await progress(event["v"])
+
+        # nothing of it is removed while it is read
+        before = engine.images.needed()
+        engine.images.lease(chains)
+        try:
+            request = {"op": "check", "layers": chains, "quick": self._quick}
+            result = await engine.images.ask(request, handle)
+        finally:
+            engine.images.release(chains)
+        bad = {str(chain): str(text) for chain, text in result["bad"].items()}
+        self.unverified = [str(chain) for chain in result["unverified"]]
+        await engine.images.collect([chain for chain in chains if chain in before])
+        needed = engine.images.needed()
+        found = [
+            self._found("layer", chain, self._users(chain), text)
+            for chain, text in self._with_children(bad).items()
+            if chain in needed
+        ]
+        if found and self._repair:
+            await self._replace(found)
+
+    def _with_children(self, bad: dict[str, str]) -> dict[str, str]:
+        """Where trees are merged, those on a bad one have its files."""
+        if self._engine.layers.driver.style != "merge":
+            return bad
+        found = dict(bad)
+        for image in self._engine.images.store:
+            below = ""
+            for chain in image.chain_ids:
+                if below and chain not in found:
+                    found[chain] = f"it was made on layer {below}, which is bad"
+                if chain in found:
+                    below = below or chain
+        return found
+
+    def _users(self, chain: str) -> list[str]:
+        return [_name(image) for image in self._images_of(chain)]
+
+    def _images_of(self, chain: str) -> list[Image]:
+        return [image for image in self._engine.images.store if chain in image.chain_ids]
+
+    def _running_on(self, chain: str) -> str:
+        for container in self._engine.table:
+            if container.running and chain in container.chain_ids:
+                return container.name
+        return ""
+
+    async def _replace(self, found: list[Problem]) -> None:
+        """Puts bad layers aside and fetches the images that have them again."""
+        aside: list[Problem] = []
+        async with self._engine.images.settled():
+            for problem in found:
+                holder = self._running_on(problem.ref)
+                if holder:
+                    problem.problem += f"; container {holder} runs on it: stop it, then repair"
+                elif self._engine.images.leased(problem.ref):
+                    problem.problem += "; it is in use now: try again"
+                else:
+                    await asyncio.to_thread(self._put_aside, ChainId(problem.ref))
+                    aside.append(problem)
+        if not self._fetch:
+            return
+        failures: dict[str, str] = {}
+        for image in {
+            image.id: image for it in aside for image in self._images_of(it.ref)
+        }.values():
+            failures[image.id] = await self._pull(image)
+        for problem in aside:
+            if self._engine.layers.has(ChainId(problem.ref)):
+                problem.repaired = "fetched again"
+                continue
+            reasons = [failures.get(image.id, "") for image in self._images_of(problem.ref)]
+            why = next(filter(None, reasons), "no image has it")
+            problem.problem += f"; put aside, and not fetched again: {why}"
+
+    def _put_aside(self, chain: ChainId) -> None:
+        layers = self._engine.layers
+        folder = layers.records.quarantine_dir
+        if os.path.exists(layers.records.path(chain.partition(":")[2])):
+            layers.records.put_aside(chain.partition(":")[2], "its layer is bad")
+        for path in (layers.tree(chain), layers.recipe(chain)):
+            if os.path.lexists(path):
+                quarantine(path, folder)
+
+    async def _pull(self, image: Image) -> str:
+        """Fetches an image by its digest: why that failed, or ''."""
+        platform = "/".join(filter(None, (*image.platform, str(image.document.get("variant", "")))))
+
+        async def ignore(_item: dict[str, Any]) -> None:
+            return None
+
+        why = "it has no digest of a registry"
+        for ref in image.digests:
+            try:
+                result = await self._engine.images.pull(ref, platform, ignore)
+            except (errors.EngineError, OSError) as error:
+                why = str(error)
+                continue
+            if result["id"] == image.id:
+                return ""
+            why = f"{ref} is another image now"
+        return why
+
+    # what belongs to nothing
+
+    async def _strays(self) -> None:
+        engine = self._engine
+        where = disk.places(engine)
+        aside = f"{engine.config.graph}/quarantine/"
+        paths = [
+            path
+            for path in (*prune.idle_strays(engine, where), *where.abandoned())
+            if not path.startswith(aside)
+        ]
+        found = [self._found("stray", path, [], "it belongs to nothing") for path in paths]
+        if self._repair:
+            await prune.remove_paths(paths)
+            for problem in found:
+                if not os.path.lexists(problem.ref):
+                    problem.repaired = "removed"
+
+
+def _name(image: Image) -> str:
+    return image.names[0] if image.names else image.id[:12]
+
+
+class Marker:
+    """``<graph>/NEED_CHECK``: there while the engine runs, and after it ended uncleanly."""
+
+    def __init__(self, graph: str) -> None:
+        self._path = f"{graph}/NEED_CHECK"
+
+    def begin(self) -> bool:
+        """Sets it; whether it was there."""
+        if os.path.exists(self._path):
+            return True
+        with contextlib.suppress(errors.NoSpace):
+            atomic.write(self._path, b"")
+        return False
+
+    def end(self) -> None:
+        """Takes it away; not there is fine."""
+        with contextlib.suppress(OSError):
+            os.unlink(self._path)
+            atomic.fsync_dir(os.path.dirname(self._path))
+
+
+async def check_after_crash(engine: Engine) -> None:
+    """Checks everything, puts bad layers aside and warns of them (``image-layer-check``)."""
+
+    async def ignore(_item: dict[str, Any]) -> None:
+        return None
+
+    _log.info("the engine ended uncleanly: layers are checked")
+    checkup = Checkup(engine, quick=False, repair=True, fetch=False)
+    await checkup.run(ignore)
+    for problem in checkup.problems:
+        if not problem.repaired:
+            names = f" of {', '.join(problem.names)}" if problem.names else ""
+            engine.warn(f"{problem.kind} {problem.ref}{names}: {problem.problem}")
+    _log.info("layers are checked")
