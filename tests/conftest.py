@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,10 @@ from tests.rig import Engine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+
+
+# a shell that starts the tests in the background has them ignore Ctrl-C, and what they start too
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _lacks() -> dict[str, str]:

@@ -1,7 +1,11 @@
-"""Case A07: a pull needs the same memory whatever the size of its layers."""
+"""Case A07: a pull needs the same memory whatever the size of its layers.
+
+Of the disk it needs no more than the image and the largest of its blobs.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -61,6 +65,16 @@ def gzipped(path: Path, target: Path) -> dict[str, Any]:
     return {"mediaType": media_type, "digest": digest, "size": target.stat().st_size}
 
 
+def size_on_disk(folder: Path) -> int:
+    """Bytes that files below ``folder`` take; they may come and go meanwhile."""
+    size = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                size += os.lstat(f"{place}/{name}").st_blocks * 512
+    return size
+
+
 @pytest.fixture
 def graph(tmp_path: Path) -> Path:
     for name in ("layers", "quarantine", "storage/vfs", "tmp"):
@@ -104,7 +118,9 @@ def test_three_layers_of_200_mb_need_less_than_32_mb(
             worker.until("need")
             before = peak_rss_bytes(worker.process.pid)
             worker.send({"have": []})
+            disk = 0
             for frame in worker.frames():
+                disk = max(disk, size_on_disk(graph))
                 if "x" in frame:
                     pytest.fail(str(frame))
                 if "image" in frame:
@@ -114,6 +130,9 @@ def test_three_layers_of_200_mb_need_less_than_32_mb(
             worker.result()
     record_property("worker_before_layers_bytes", before)
     record_property("worker_peak_bytes", peak)
+    record_property("disk_peak_bytes", disk)
+    assert disk < size_on_disk(graph) + 1.01 * LAYER_BYTES
+    assert list((graph / "tmp/blobs").iterdir()) == []
     assert peak - before < ALLOWED_BYTES
     # the worker is there for the pull only: even all of it stays near the same limit
     assert peak < 2 * ALLOWED_BYTES

@@ -51,12 +51,18 @@ class Authority:
             *("-keyout", str(self._key), "-out", str(self.certificate)),
         )
 
-    def sign(self, name: str, start: str = "20200101000000Z", end: str = "20990101000000Z") -> Pair:
-        """A pair for 127.0.0.1 and localhost, valid from ``start`` to ``end`` (YYYYMMDDhhmmssZ)."""
+    def sign(
+        self,
+        name: str,
+        start: str = "20200101000000Z",
+        end: str = "20990101000000Z",
+        names: str = "IP:127.0.0.1,DNS:localhost",
+    ) -> Pair:
+        """A pair for ``names``, valid from ``start`` to ``end`` (YYYYMMDDhhmmssZ)."""
         stem = self._folder / name
         key, request, signed = (stem.with_suffix(end) for end in (".key", ".csr", ".crt"))
         extensions = stem.with_suffix(".ext")
-        extensions.write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
+        extensions.write_text(f"subjectAltName={names}\n")
         _openssl(
             *("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
             *("-subj", f"/CN={name}", "-keyout", str(key), "-out", str(request)),

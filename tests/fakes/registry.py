@@ -33,6 +33,7 @@ from tests.fakes.images import OCI_INDEX, FakeImage, sha256
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
 
     from tests.fakes.certificates import Pair
 
@@ -41,6 +42,7 @@ __all__ = ["MISSING", "FakeRegistry", "Faults", "Seen"]
 MISSING = object()
 _BLOB = re.compile(r"/v2/(?P<name>.+)/blobs/(?P<ref>[^/]+)")
 _MANIFEST = re.compile(r"/v2/(?P<name>.+)/manifests/(?P<ref>[^/]+)")
+_TAGS = re.compile(r"/v2/(?P<name>.+)/tags/list")
 _CHUNK = 64 * 1024
 
 
@@ -56,8 +58,12 @@ class Faults:
     """Whether manifests have their Content-Type (otherwise text/plain)."""
     cut_at: list[float] = field(default_factory=list)
     """The next blob answers end after this part of the whole blob (0 to 1)."""
+    hold_at: list[float] = field(default_factory=list)
+    """The next blob answers stop after this part of the whole blob until the client leaves."""
+    gate: threading.Event | None = None
+    """Blob answers stop in their middle until this is set."""
     cut_from_bytes: int = 4096
-    """Smaller blobs (configs) are not cut."""
+    """Smaller blobs (configs) are neither cut nor held."""
     ranges: str = "yes"
     """yes; no: a Range is answered by 200; wrong: by 206 from another place; refused: by 416."""
     statuses: dict[str, list[tuple[int, dict[str, str]]]] = field(default_factory=dict)
@@ -70,6 +76,8 @@ class Faults:
     """Digests of blobs and manifests that are sent with a bit turned over."""
     stated_digest: str = ""
     """Docker-Content-Digest of manifests, if not the right one."""
+    page: int = 0
+    """Tags in one answer, whatever was asked for; 0 for all."""
     redirect_blobs: str = ""
     """Blobs are redirected to this ``http[s]://host:port``."""
     auth: str = ""
@@ -81,6 +89,8 @@ class Faults:
     token_life_s: float = 3600.0
     """How long tokens are really accepted, by ``clock``."""
     token_key: str = "token"
+    realm: str = ""
+    """Token server of the challenge, if it is not the registry itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,28 +105,32 @@ class Seen:
 
 
 class FakeRegistry:
-    """Serves on 127.0.0.1 in threads of this process; HTTPS with ``tls``."""
+    """Serves on ``address`` in threads of this process; HTTPS with ``tls``."""
 
     def __init__(
-        self, tls: Pair | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        tls: Pair | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        address: str = "127.0.0.1",
     ) -> None:
         self.faults = Faults()
         self.requests: list[Seen] = []
+        self.begun: list[str] = []
+        """Digests of blobs whose answers have begun."""
         self.tokens_issued = 0
         self._clock = clock
         self._blobs: dict[str, bytes | str] = {}
         self._manifests: dict[tuple[str, str], tuple[bytes, str]] = {}
+        self._documents: dict[str, tuple[bytes, dict[str, str]]] = {}
         self._tokens: dict[str, float] = {}
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
         self._active = 0
-        self._server = _Server(("127.0.0.1", 0), _Handler)
+        self._server = _Server((address, 0), _Handler)
         self._server.registry = self
         if tls is not None:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(tls.certificate, tls.key)
-            self._server.context = context
-        self.host = f"127.0.0.1:{self._server.server_address[1]}"
+            self.use(tls)
+        self.host = f"{address}:{self._server.server_address[1]}"
         self.url = f"{'https' if tls is not None else 'http'}://{self.host}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
 
@@ -129,19 +143,36 @@ class FakeRegistry:
         self._thread.join()
         self._server.server_close()
 
+    def use(self, tls: Pair, clients: Path | None = None) -> None:
+        """Shows another certificate from now on; asks for one that ``clients`` has signed."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(tls.certificate, tls.key)
+        if clients is not None:
+            # with 1.3 the refusal comes after the handshake, and may be lost with the connection
+            context.maximum_version = ssl.TLSVersion.TLSv1_2
+            context.verify_mode = ssl.CERT_REQUIRED
+            context.load_verify_locations(clients)
+        self._server.context = context
+
     def put_blob(self, data: bytes) -> str:
         """Holds ``data``; its digest."""
         digest = sha256(data)
         self._blobs[digest] = data
         return digest
 
+    def replace_blob(self, digest: str, data: bytes) -> None:
+        """Serves ``data`` under a digest that is another's."""
+        self._blobs[digest] = data
+
     def put_blob_file(self, digest: str, path: str) -> None:
         """Holds the content of a file, which is read when it is asked for."""
         self._blobs[digest] = path
 
-    def put_manifest(self, repository: str, tag: str, data: bytes, media_type: str) -> str:
+    def put_manifest(
+        self, repository: str, tag: str, data: bytes, media_type: str, digest: str = ""
+    ) -> str:
         """Gives ``data`` a tag and its digest as names in ``repository``; the digest."""
-        digest = sha256(data)
+        digest = digest or sha256(data)
         for name in filter(None, (tag, digest)):
             self._manifests[repository, name] = (data, media_type)
         return digest
@@ -153,6 +184,25 @@ class FakeRegistry:
             self.put_blob(layer.blob)
         self.put_manifest(repository, tag, image.manifest, image.media_type)
         return image
+
+    def put_document(self, path: str, data: bytes, **headers: str) -> None:
+        """Answers GETs of ``path`` (without its query) with ``data``."""
+        self._documents[path] = (data, headers)
+
+    def add_layout(self, repository: str, layout: str) -> list[str]:
+        """Holds the images of an OCI layout directory; their tags."""
+        with open(f"{layout}/index.json", "rb") as file:
+            entries = json.load(file)["manifests"]
+        for name in os.listdir(f"{layout}/blobs/sha256"):
+            self.put_blob_file(f"sha256:{name}", f"{layout}/blobs/sha256/{name}")
+        tags = []
+        for entry in entries:
+            with open(f"{layout}/blobs/{entry['digest'].replace(':', '/')}", "rb") as file:
+                data = file.read()
+            notes = entry.get("annotations", {})
+            tags.append(notes.get("org.opencontainers.image.ref.name", "latest"))
+            self.put_manifest(repository, tags[-1], data, entry["mediaType"])
+        return tags
 
     def add_index(self, repository: str, tag: str, data: bytes, *images: FakeImage) -> str:
         """Holds an index and the images it names; the digest of the index."""
@@ -191,6 +241,16 @@ class FakeRegistry:
         """Content, or the path of a file with it."""
         return self._blobs.get(digest)
 
+    def document(self, path: str) -> tuple[bytes, dict[str, str]] | None:
+        """Body and headers."""
+        return self._documents.get(path)
+
+    def tags(self, repository: str) -> list[str]:
+        """Tags in order."""
+        return sorted(
+            name for repo, name in self._manifests if repo == repository and ":" not in name
+        )
+
     def manifest(self, repository: str, name: str) -> tuple[bytes, str] | None:
         """Bytes and media type."""
         return self._manifests.get((repository, name))
@@ -212,6 +272,12 @@ class FakeRegistry:
             cuts = self.faults.cut_at if size >= self.faults.cut_from_bytes else []
             return cuts.pop(0) if cuts else None
 
+    def next_hold(self, size: int) -> float | None:
+        """Where the next answer with a blob of ``size`` bytes stops, if it is to be held."""
+        with self._lock:
+            holds = self.faults.hold_at if size >= self.faults.cut_from_bytes else []
+            return holds.pop(0) if holds else None
+
     def issue_token(self) -> dict[str, Any]:
         """A new token, as its server answers."""
         token = secrets.token_hex(8)
@@ -222,6 +288,11 @@ class FakeRegistry:
         if self.faults.expires_in is not MISSING:
             answer["expires_in"] = self.faults.expires_in
         return answer
+
+    def revoke_tokens(self) -> None:
+        """No token issued so far is accepted any more."""
+        with self._lock:
+            self._tokens.clear()
 
     def token_is_good(self, token: str) -> bool:
         """Whether it was issued and is still alive."""
@@ -289,6 +360,10 @@ class _Handler(BaseHTTPRequestHandler):
             return
         elif path == "/v2/":
             self._answer(200, b"{}")
+        elif document := registry.document(path):
+            self._answer(200, *document)
+        elif found := _TAGS.fullmatch(path):
+            self._tags(registry, found["name"])
         elif found := _MANIFEST.fullmatch(path):
             self._manifest(registry, found["name"], found["ref"])
         elif found := _BLOB.fullmatch(path):
@@ -323,7 +398,8 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             if given.startswith("Bearer ") and registry.token_is_good(given[7:]):
                 return True
-            challenge = f'Bearer realm="{registry.url}/token",service="fake"'
+            realm = faults.realm or f"{registry.url}/token"
+            challenge = f'Bearer realm="{realm}",service="fake"'
             if found := re.match(r"/v2/(.+)/(?:manifests|blobs)/", self.path):
                 challenge += f',scope="repository:{found[1]}:pull"'
         headers = {"WWW-Authenticate": challenge}
@@ -362,6 +438,16 @@ class _Handler(BaseHTTPRequestHandler):
         }
         self._answer(200, data, headers)
 
+    def _tags(self, registry: FakeRegistry, name: str) -> None:
+        query = parse_qs(urlsplit(self.path).query)
+        tags = [tag for tag in registry.tags(name) if tag > query.get("last", [""])[0]]
+        page = registry.faults.page
+        body = json.dumps({"name": name, "tags": tags[:page] if page else tags}).encode()
+        headers = {}
+        if page and len(tags) > page:
+            headers["Link"] = f'</v2/{name}/tags/list?last={tags[page - 1]}&n={page}>; rel="next"'
+        self._answer(200, body, headers)
+
     def _blob(self, registry: FakeRegistry, digest: str) -> None:
         faults = registry.faults
         content = registry.blob(digest)
@@ -373,6 +459,10 @@ class _Handler(BaseHTTPRequestHandler):
             return
         size = len(content) if isinstance(content, bytes) else os.path.getsize(content)
         start = self._start()
+        if self.headers.get("Range") == "bytes=0-0" and faults.ranges != "no":
+            first = next(_pieces(content, 0, 1), b"")
+            self._answer(206, first, {"Content-Range": f"bytes 0-0/{size}"})
+            return
         if start and faults.ranges == "refused":
             self._answer(416, b"")
             return
@@ -380,18 +470,25 @@ class _Handler(BaseHTTPRequestHandler):
             start += 1
         partial = start > 0 and faults.ranges != "no"
         start = start if partial else 0
-        cut = registry.next_cut(size)
+        cut, hold = registry.next_cut(size), registry.next_hold(size)
         end = size if cut is None else int(size * cut)
+        end = end if hold is None else int(size * hold)
         headers = {"Content-Type": "application/octet-stream"}
         if partial:
             headers["Content-Range"] = f"bytes {start}-{size - 1}/{size}"
         self._head(206 if partial else 200, size - start, headers)
+        registry.begun.append(digest)
         for piece in _pieces(content, start, end):
+            if faults.gate is not None and size >= faults.cut_from_bytes and 2 * self._sent >= size:
+                faults.gate.wait(60)
             data = _turn_bit(piece) if digest in faults.corrupt else piece
             self.wfile.write(data)
             self._sent += len(data)
             if faults.bytes_per_s:
                 time.sleep(len(data) / faults.bytes_per_s)
+        if hold is not None:
+            with contextlib.suppress(OSError):
+                self.connection.recv(1)
         if end < size:
             self.close_connection = True
 
@@ -424,15 +521,7 @@ def _error_body(code: str) -> bytes:
 def _main(layout: str) -> None:
     """Serves the images of an OCI layout directory until interrupted."""
     with FakeRegistry() as registry:
-        with open(f"{layout}/index.json", "rb") as file:
-            entries = json.load(file)["manifests"]
-        for name in os.listdir(f"{layout}/blobs/sha256"):
-            registry.put_blob_file(f"sha256:{name}", f"{layout}/blobs/sha256/{name}")
-        for entry in entries:
-            with open(f"{layout}/blobs/{entry['digest'].replace(':', '/')}", "rb") as file:
-                data = file.read()
-            tag = entry.get("annotations", {}).get("org.opencontainers.image.ref.name", "latest")
-            registry.put_manifest("library/image", tag, data, entry["mediaType"])
+        for tag in registry.add_layout("library/image", layout):
             sys.stdout.write(f"{registry.url}/library/image:{tag}\n")
         sys.stdout.flush()
         threading.Event().wait()

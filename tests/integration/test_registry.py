@@ -216,11 +216,11 @@ def test_a_password(tmp_path: Path, graph: Path, image: FakeImage, real: RealReg
         source = f"docker-archive:{real.folder}/busybox.tar"
         private.push(source, "a/b:1", "--dest-creds", "me:secret")
         request = {"op": "pull", "ref": f"{private.host}/a/b:1"}
-        good = {"auth": {"username": "me", "password": "secret"}}
+        good = {"auths": {private.host: {"username": "me", "password": "secret"}}}
         with WorkerProcess(request | good, graph) as worker:
             worker.result()
             assert worker.of("image")[0]["chain_ids"] == image.chain_ids
-        bad = {"auth": {"username": "me", "password": "wrong"}}
+        bad = {"auths": {private.host: {"username": "me", "password": "wrong"}}}
         for wrong in ({}, bad):
             with (
                 WorkerProcess(request | wrong, graph) as worker,

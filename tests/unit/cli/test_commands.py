@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from isula_cli.commands import COMMANDS, COMMON, module_name
+from isula_cli.commands import COMMANDS, COMMON, GROUPS, module_name
 from isula_cli.main import main
 from isula_cli.parser import parse
 
@@ -33,12 +33,15 @@ ISULAD = {
     "create": CREATE,
     "events": "n,name S,since U,until",
     "exec": "d,detach e,env i,interactive t,tty u,user workdir",
+    "export": "o,output",
     "images": "q,quiet f,filter",
     "import": "",
     "info": "",
     "inspect": "f,format t,time",
     "kill": "s,signal",
     "load": "i,input t,type tag",
+    "login": "u,username p,password password-stdin",
+    "logout": "",
     "logs": "f,follow tail t,timestamps",
     "pause": "",
     "ps": "a,all n,last l,latest q,quiet f,filter no-trunc format",
@@ -48,8 +51,15 @@ ISULAD = {
     "rm": "f,force v,volumes",
     "rmi": "f,force",
     "run": CREATE + " d,detach",
+    "save": "",
+    "search": "f,filter limit no-trunc format",
     "start": "a,attach",
     "stop": "f,force t,time",
+    "system check": "",
+    "system df": "v,verbose format",
+    "system events": "n,name S,since U,until",
+    "system info": "",
+    "system prune": "a,all f,force filter",
     "tag": "",
     "top": "",
     "unpause": "",
@@ -118,14 +128,15 @@ def test_every_example_is_a_command_line(name: str) -> None:
     assert found.EXAMPLES
     for example in found.EXAMPLES:
         words = re.findall(r"'[^']*'|\S+", example)
-        assert words[:2] == ["isula", name]
-        parse(found, [word.strip("'") for word in words[2:]])
+        own = ["isula", *name.split()]
+        assert words[: len(own)] == own
+        parse(found, [word.strip("'") for word in words[len(own) :]])
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 @pytest.mark.parametrize("place", ["behind", "in front"])
 def test_the_help_of_a_command(name: str, place: str, capfd: pytest.CaptureFixture[str]) -> None:
-    words = [name, "--help"] if place == "behind" else ["-D", name, "--help"]
+    words = [*name.split(), "--help"] if place == "behind" else ["-D", *name.split(), "--help"]
     assert main(words) == 0
     out, err = capfd.readouterr()
     assert err == ""
@@ -145,7 +156,35 @@ def test_the_list_of_commands(words: list[str], capfd: pytest.CaptureFixture[str
     out, err = capfd.readouterr()
     assert err == ""
     listed = re.findall(r"^  (\w+)  ", out[out.index("Commands:") :], re.MULTILINE)
-    assert listed == list(COMMANDS)
+    assert listed == sorted({name.partition(" ")[0] for name in COMMANDS})
+    assert set(GROUPS) <= set(listed)
+
+
+@pytest.mark.parametrize("name", GROUPS)
+@pytest.mark.parametrize("more", [[], ["--help"], ["-h"], ["-D"]])
+def test_a_group_lists_its_commands(
+    name: str, more: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main([name, *more]) == 0
+    out, err = capfd.readouterr()
+    assert err == ""
+    assert out.startswith(f"Usage: isula {name} ")
+    listed = re.findall(r"^  (\w+)  ", out[out.index("Commands:") :], re.MULTILINE)
+    assert [f"{name} {word}" for word in listed] == [
+        command for command in COMMANDS if command.startswith(f"{name} ")
+    ]
+
+
+@pytest.mark.parametrize("name", GROUPS)
+@pytest.mark.parametrize("words", [["bogus"], ["-H", "unix:///x", "bogus"], ["--bogus"]])
+def test_what_a_group_does_not_have(
+    name: str, words: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main([name, *words]) == 125
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert words[-1] in err
+    assert f"See 'isula {name} --help'." in err
 
 
 def test_an_unknown_command_is_named_on_standard_output(capfd: pytest.CaptureFixture[str]) -> None:

@@ -138,9 +138,8 @@ def test_a_line_per_event(daemon: Served, isula: Isula) -> None:
 
 
 def test_pull_speaks_on_standard_error(daemon: Served, isula: Isula) -> None:
-    item = {"id": "a", "status": "Downloading", "current": 1, "total": 2}
     result = {"ref": "docker.io/library/busybox:latest", "id": "x"}
-    daemon.methods["image.pull"] = answer(result, ("v", item))
+    daemon.methods["image.pull"] = answer(result)
     done = isula("pull", "busybox")
     assert done == (0, "", 'Image "busybox" pulling\nImage "busybox" pulled\n')
     assert isula("pull", "-q", "busybox") == (0, "docker.io/library/busybox:latest\n", "")

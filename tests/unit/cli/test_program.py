@@ -235,7 +235,8 @@ def test_a_process_that_never_ran(
     assert done.stderr == f"Error response from daemon: {error}\n".encode()
 
 
-def test_loading_from_standard_input(daemon: Served) -> None:
+@pytest.mark.parametrize("words", [["-i", "-"], ["--input", "-"], []])
+def test_loading_from_standard_input(daemon: Served, words: list[str]) -> None:
     async def load(params: dict[str, Any], session: Session) -> dict[str, Any]:
         size = 0
         async for kind, value in session.input():
@@ -245,5 +246,19 @@ def test_loading_from_standard_input(daemon: Served) -> None:
         return {"images": [f"{params['path']} {size}"]}
 
     daemon.methods["image.load"] = load
-    done = run(daemon, "load", "-i", "-", data=b"x" * 500_000)
+    done = run(daemon, "load", *words, data=b"x" * 500_000)
     assert (done.returncode, done.stdout) == (0, b"Loaded image: - 500000\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "word", "found"),
+    [
+        ("isula sys", 1, ["system"]),
+        ("isula system ", 2, ["check", "df", "events", "info", "prune"]),
+        ("isula system df --f", 3, ["--format"]),
+    ],
+)
+def test_groups_are_completed(daemon: Served, line: str, word: int, found: list[str]) -> None:
+    done = run(daemon, _ISULA_COMPLETE="bash_complete", COMP_WORDS=line, COMP_CWORD=str(word))
+    assert done.returncode == 0, done.stderr
+    assert [text.partition(",")[2] for text in done.stdout.decode().split()] == found

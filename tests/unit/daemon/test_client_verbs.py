@@ -32,7 +32,23 @@ def client(served: Served) -> Iterator[Client]:
 VERBS: list[tuple[str, Callable[[Client], object], dict[str, Any]]] = [
     ("version", lambda client: client.version(), {}),
     ("info", lambda client: client.info(), {}),
+    (
+        "image.pull",
+        lambda client: client.pull("a/b", all_tags=True),
+        {"ref": "a/b", "all_tags": True},
+    ),
     ("image.tag", lambda client: client.tag("a", "b"), {"source": "a", "target": "b"}),
+    (
+        "image.login",
+        lambda client: client.login("a.io", "u", "p"),
+        {"server": "a.io", "username": "u", "password": "p"},
+    ),
+    ("image.logout", lambda client: client.logout("a.io"), {"server": "a.io"}),
+    (
+        "image.pull",
+        lambda client: client.pull("a.io/b", auth={"username": "u", "password": "p"}),
+        {"ref": "a.io/b", "auth": {"username": "u", "password": "p"}},
+    ),
     (
         "image.remove",
         lambda client: client.remove_image("a", force=True),

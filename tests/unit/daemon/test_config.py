@@ -216,6 +216,13 @@ def test_ten_hosts_are_the_limit(load: Callable[..., config.DaemonConfig]) -> No
         load("{}", *flags)
 
 
+def test_the_file_of_credentials(load: Callable[..., config.DaemonConfig]) -> None:
+    assert load("{}").engine.auth_file == "/root/.isulad/config.json"
+    assert load('{"auth-file": "/etc/x.json"}').engine.auth_file == "/etc/x.json"
+    with pytest.raises(errors.InvalidArgument, match="auth-file must be an absolute path"):
+        load('{"auth-file": "x.json"}')
+
+
 def test_runtimes_and_ulimits_are_taken_apart(load: Callable[..., config.DaemonConfig]) -> None:
     found = load(
         '{"runtimes": {"a": {"path": "/a", "runtime-args": ["-x"]},'
@@ -285,7 +292,8 @@ def test_a_reload_takes_what_may_change_and_leaves_the_rest(
     old = load('{"graph": "/old", "log-level": "INFO"}')
     new = load(
         '{"graph": "/new", "state": "/new", "log-level": "DEBUG", "registry-mirrors": ["https://a"],'
-        ' "insecure-registries": ["b"], "max-concurrent-downloads": 9, "color": 1}'
+        ' "insecure-registries": ["b"], "max-concurrent-downloads": 9,'
+        ' "max-download-rate": "500k", "color": 1}'
     )
     found = config.reloaded(old, new)
     assert (found.engine.graph, found.engine.state) == ("/old", os.path.realpath("/var/run/isulad"))
@@ -293,7 +301,23 @@ def test_a_reload_takes_what_may_change_and_leaves_the_rest(
     assert found.engine.registry_mirrors == ("https://a",)
     assert found.engine.insecure_registries == ("b",)
     assert found.engine.max_concurrent_downloads == 9
+    assert found.engine.max_download_rate == 500 << 10
     assert found.problems == new.problems
+
+
+@pytest.mark.parametrize(
+    ("value", "rate"), [("0", 0), ("250000", 250_000), ('"2m"', 2 << 20), ('""', 0)]
+)
+def test_the_rate_of_downloads(
+    load: Callable[..., config.DaemonConfig], value: str, rate: int
+) -> None:
+    assert load(f'{{"max-download-rate": {value}}}').engine.max_download_rate == rate
+
+
+def test_a_rate_that_is_none_is_refused(load: Callable[..., config.DaemonConfig]) -> None:
+    for value in ('"fast"', "-1", "true"):
+        with pytest.raises(errors.InvalidArgument, match="max-download-rate must be a number of"):
+            load(f'{{"max-download-rate": {value}}}')
 
 
 # the program
@@ -351,3 +375,48 @@ def test_the_command_line(argv: list[str], status: int, out: str, err: str) -> N
     assert found.stdout.startswith(out)
     assert found.stderr.startswith(err)
     assert bool(found.stderr) == bool(err)
+
+
+def test_how_registries_are_asked(load: Callable[..., config.DaemonConfig]) -> None:
+    found = load(
+        '{"registry-host-mirrors": {"https://index.docker.io/v1/": ["m", "http://n/path"],'
+        ' "R.io:5000": []}, "clock-timeout": "1h30m"}'
+    ).engine
+    assert found.registry_host_mirrors == {"docker.io": ("m", "http://n/path"), "r.io:5000": ()}
+    assert found.clock_timeout_s == 5400
+    assert load("{}").engine.clock_timeout_s == 600
+    assert load('{"clock-timeout": 0}').engine.clock_timeout_s == 0
+    assert load('{"clock-timeout": "0"}').engine.clock_timeout_s == 0
+    old = load("{}")
+    new = config.reloaded(
+        old, load('{"registry-host-mirrors": {"a.b": ["m"]}, "clock-timeout": 5}')
+    )
+    assert new.engine.registry_host_mirrors == {"a.b": ("m",)}
+    assert new.engine.clock_timeout_s == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{}", (0, 0, 120.0)),
+        ('{"image-gc-low": 50}', (0, 0, 120.0)),
+        ('{"image-gc-high": 0, "image-gc-min-age": "1h"}', (0, 0, 120.0)),
+        ('{"image-gc-high": 85}', (85, 80, 120.0)),
+        ('{"image-gc-high": 3}', (3, 0, 120.0)),
+        ('{"image-gc-high": 85, "image-gc-low": 70}', (85, 70, 120.0)),
+        ('{"image-gc-high": 85, "image-gc-min-age": "10m"}', (85, 80, 600.0)),
+        ('{"image-gc-high": 85, "image-gc-min-age": 0}', (85, 80, 0.0)),
+    ],
+)
+def test_watermarks(
+    load: Callable[..., config.DaemonConfig], text: str, expected: tuple[int, int, float]
+) -> None:
+    engine = load(text).engine
+    assert (engine.image_gc_high, engine.image_gc_low, engine.image_gc_min_age) == expected
+    assert config.reloaded(load("{}"), load(text)).engine.image_gc_high == expected[0]
+
+
+@pytest.mark.parametrize("low", [85, 90])
+def test_watermarks_that_cross(load: Callable[..., config.DaemonConfig], low: int) -> None:
+    with pytest.raises(errors.InvalidArgument, match="image-gc-low must be less than"):
+        load(f'{{"image-gc-high": 85, "image-gc-low": {low}}}')

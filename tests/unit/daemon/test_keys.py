@@ -17,10 +17,14 @@ if TYPE_CHECKING:
 RIGHT: dict[str, list[Any]] = {
     "bool": [True, False],
     "number": [0, 5, -1],
+    "size": [0, 5, "500k", "1.5MiB", ""],
     "string": ["", "text"],
     "path": ["", "/a/path"],
     "list": [[], ["a", "b"]],
     "strings": [{}],
+    "lists": [{}, {"docker.io": ["m", "https://n/path"]}, {"r.io": []}],
+    "percent": [0, 1, 100],
+    "duration": [0, 5, "", "0", "90", "90s", "10m", "1h", "1h30m5s"],
     "map": [{}, {"a": 1}],
     "level": [*keys.LEVELS, "debug", "Info"],
     "driver": list(keys.DRIVERS),
@@ -31,10 +35,14 @@ RIGHT: dict[str, list[Any]] = {
 WRONG: dict[str, list[Any]] = {
     "bool": ["true", 1, 0, None, [], {}],
     "number": ["5", True, 1.5, None, [], {}],
+    "size": [-1, "-1", "fast", "5 apples", True, 1.5, None, [], {}],
     "string": [5, True, None, [], {}],
     "path": [5, None, "relative", "./a", [], {}],
     "list": ["a", 5, None, {}, [1], ["a", None], [["a"]]],
     "strings": ["a", 5, None, [], {"a": 1}, {"a": None}],
+    "lists": ["a", 5, None, [], {"a": "m"}, {"a": [1]}, {"a": None}],
+    "percent": ["5", "5%", -1, 101, True, 1.5, None, [], {}],
+    "duration": ["soon", "-1", "5d", "5.5m", "m", "1m1h", -1, True, 1.5, 10**9, None, [], {}],
     "map": ["a", 5, None, []],
     "level": ["LOUD", "", 5, None],
     "driver": ["journald", "", "FILE", 5, None],
@@ -87,6 +95,7 @@ def load(tmp_path: Path) -> Callable[[object], config.DaemonConfig]:
 def right() -> list[tuple[str, Any]]:
     values: dict[str, list[Any]] = {
         "hosts": [[], ["unix:///a", "unix:///b"]],
+        "storage-opts": [[], ["overlay2.override_kernel_check=true", "overlay2.size=1G"]],
         "log-opts": [{}, {"max-size": "30KB", "max-file": "3"}],
     }
     return [(key, value) for key, kind in ALL.items() for value in values.get(key, RIGHT[kind])]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -26,6 +28,23 @@ BEARER = {"WWW-Authenticate": 'Bearer realm="http://t/token",service="s",scope="
         ('Negotiate abc==, Basic', [("negotiate", {"abc": "="}), ("basic", {})]),
         ('Bearer realm="u" , service = "s"', [("bearer", {"realm": "u", "service": "s"})]),
         ("\x00", []),
+        ('Basic, Bearer realm="u"', [("basic", {}), ("bearer", {"realm": "u"})]),
+        (' , ,Basic realm="x",, ,Bearer a=b', [("basic", {"realm": "x"}), ("bearer", {"a": "b"})]),
+        (
+            'Bearer realm="https://t/x?a=b&c",scope="repository:r:pull repository:s:pull,push"',
+            [
+                (
+                    "bearer",
+                    {
+                        "realm": "https://t/x?a=b&c",
+                        "scope": "repository:r:pull repository:s:pull,push",
+                    },
+                )
+            ],
+        ),
+        (r'Bearer realm="\\",x="\"', [("bearer", {"realm": "\\"})]),
+        ('Bearer realm="never ends', [("bearer", {})]),
+        ('Bearer realm="",realm="second"', [("bearer", {"realm": ""})]),
         (", ".join(f"S{i} a=b" for i in range(20)), [(f"s{i}", {"a": "b"}) for i in range(8)]),
     ],
 )  # fmt: skip
@@ -65,6 +84,11 @@ def authorizer(
         ({"expires_in": None}, 5),
         ({"expires_in": float("nan")}, 5),
         ({"expires_in": 1e300}, 1),
+        ({"expires_in": 10**400}, 1),
+        ({"expires_in": float("inf")}, 1),
+        ({"expires_in": True}, 5),
+        ({"expires_in": [3600]}, 5),
+        ({"expires_in": 59.9}, 5),
         # dates of a server whose clock, or ours, is wrong play no part
         ({"expires_in": 3600, "issued_at": "1999-01-01T00:00:00Z"}, 1),
     ],
@@ -80,6 +104,13 @@ def test_a09_a_token_lives_as_long_as_it_says(answer: dict[str, Any], requests: 
     assert len(server.asked) == requests
 
 
+def test_a_header_of_spaces_is_read_in_one_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The work grows with the length, not with its square: that would not come to an end."""
+    monkeypatch.setattr("isula_edge.image.auth._MAX_HEADER", 10**6)
+    assert parse_challenges("Basic" + " " * 10**6) == [Challenge("basic")]
+    assert parse_challenges("Basic a=b" + " " * 10**6) == [Challenge("basic", {"a": "b"})]
+
+
 def test_a_token_request_says_what_is_wanted() -> None:
     server = TokenServer()
     auth = authorizer(server, FakeClock(), Credentials("me", "pa:ss"))
@@ -92,6 +123,116 @@ def test_a_token_request_says_what_is_wanted() -> None:
         "account": ["me"],
     }
     assert authorization == "Basic bWU6cGE6c3M="
+
+
+def test_every_scope_of_a_challenge_is_asked_for_by_itself() -> None:
+    server = TokenServer()
+    auth = authorizer(server, FakeClock())
+    scope = "repository:other:pull repository:r:pull registry:catalog:*"
+    challenge = f'Bearer realm="http://t/token?a=b#c",scope="{scope}"'
+    auth.challenged({"WWW-Authenticate": challenge}, "")
+    auth.header()
+    ((url, _),) = server.asked
+    assert url.startswith("http://t/token?a=b&scope=")
+    assert parse_qs(urlsplit(url).query)["scope"] == [
+        "repository:r:pull",
+        "repository:other:pull",
+        "registry:catalog:*",
+    ]
+
+
+def test_the_scope_that_a_registry_names_for_itself_is_not_asked_for() -> None:
+    """ghcr.io answers /v2/ with the scope of a repository that is nobody's."""
+    server = TokenServer()
+    auth = authorizer(server, FakeClock())
+    challenge = 'Bearer realm="http://t/token",scope="repository:user/image:pull"'
+    assert auth.challenged({"WWW-Authenticate": challenge}, "", probe=True)
+    auth.header()
+    assert parse_qs(urlsplit(server.asked[0][0]).query) == {"scope": ["repository:r:pull"]}
+
+
+def test_threads_that_find_a_token_expired_ask_once() -> None:
+    server, clock = TokenServer(expires_in=60), FakeClock()
+    auth = authorizer(server, clock)
+    auth.challenged(BEARER, "")
+    assert auth.header() == "Bearer t1"
+    clock.now += 60
+    start = threading.Barrier(8)
+
+    def header() -> str:
+        start.wait(10)
+        return auth.header()
+
+    with ThreadPoolExecutor(8) as pool:
+        found = [future.result(10) for future in [pool.submit(header) for _ in range(8)]]
+    assert set(found) == {"Bearer t2"}
+    assert len(server.asked) == 2
+
+
+class Exchange:
+    """A token server's POST; ``answer`` None stands for 404 and 405."""
+
+    def __init__(self, answer: dict[str, object] | None) -> None:
+        self.answer = answer
+        self.forms: list[tuple[str, dict[str, list[str]]]] = []
+
+    def __call__(self, url: str, form: bytes) -> bytes | None:
+        self.forms.append((url, parse_qs(form.decode())))
+        return None if self.answer is None else json.dumps(self.answer).encode()
+
+
+def test_an_identity_token_is_exchanged() -> None:
+    get, clock = TokenServer(), FakeClock()
+    post = Exchange({"access_token": "x", "expires_in": 100, "refresh_token": "next"})
+    credentials = Credentials("me", identity_token="first")
+    auth = Authorizer("h", "r", credentials, get, clock, post=post)
+    auth.challenged(BEARER, "")
+    assert auth.header() == "Bearer x"
+    assert auth.header() == "Bearer x"
+    clock.now += 100
+    auth.header()
+    assert get.asked == []
+    form = {
+        "grant_type": ["refresh_token"],
+        "service": ["s"],
+        "client_id": ["isula-edge"],
+        "scope": ["repository:r:pull"],
+        "refresh_token": ["first"],
+    }
+    assert post.forms == [
+        ("http://t/token", form),
+        ("http://t/token", {**form, "refresh_token": ["next"]}),
+    ]
+
+
+def test_an_identity_token_is_a_password_where_there_is_no_post() -> None:
+    get = TokenServer()
+    auth = Authorizer(
+        "h", "r", Credentials("me", identity_token="id"), get, FakeClock(), post=Exchange(None)
+    )
+    auth.challenged(BEARER, "")
+    assert auth.header() == "Bearer t1"
+    ((url, authorization),) = get.asked
+    assert "account=me" in url
+    assert authorization == Credentials("me", "id").basic()
+
+
+@pytest.mark.parametrize(("offline", "kept"), [(True, "long"), (False, "")])
+def test_an_identity_token_is_taken_when_it_was_asked_for(offline: bool, kept: str) -> None:
+    get = TokenServer(refresh_token="long")
+    auth = Authorizer("h", "", Credentials("me", "pw"), get, FakeClock(), offline=offline)
+    auth.challenged(BEARER, "", probe=True)
+    auth.header()
+    query = parse_qs(urlsplit(get.asked[0][0]).query)
+    assert ("offline_token" in query, "client_id" in query) == (offline, offline)
+    assert "scope" not in query
+    assert auth.identity_token == kept
+
+
+def test_secrets_are_not_shown() -> None:
+    shown = repr(Credentials("me", "secret", "secret", "secret"))
+    assert "me" in shown
+    assert "secret" not in shown
 
 
 def test_a_challenge_without_scope_gets_that_of_the_repository() -> None:

@@ -155,9 +155,12 @@ def test_missing_layers_are_taken_from_the_store(loader: Loader) -> None:
     assert loader(data, held={IMAGE.chain_ids[0]})["images"] == ["a:1"]
     size = json.loads(loader.daemon.image["manifest"])["layers"][0]["size"]
     assert size == len(BASE.tar)
-    with pytest.raises(errors.NotFound, match=r"layer\.tar no such file"):
+    with pytest.raises(errors.NotFound, match=r"layer\.tar no such file") as caught:
         loader(data)
-    assert loader.daemon.of("image") == []
+    assert caught.value.ref == BASE.diff_id
+    assert f"lacks layer {BASE.diff_id} of a:1" in str(caught.value)
+    # nothing was unpacked for it
+    assert loader.daemon.of("image") == loader.daemon.of("layer") == []
 
 
 def test_layers_that_are_links(loader: Loader) -> None:
@@ -220,6 +223,68 @@ def test_oci_layout_with_the_same_name_for_two_platforms(loader: Loader) -> None
     assert loader.daemon.image["id"] == arm.id
     with pytest.raises(errors.NotFound, match=r"a:1 has no image for linux/s390x"):
         loader(data, platform="linux/s390x")
+
+
+def test_an_oci_layout_without_the_layers_of_the_base(loader: Loader) -> None:
+    loader(oci_archive([({}, IMAGE)]))
+    data = oci_archive([({FULL: "a:1"}, IMAGE)], leave_out=[BASE.digest])
+    assert loader(data, held={IMAGE.chain_ids[0]})["images"] == ["a:1"]
+    with pytest.raises(errors.NotFound, match=f"lacks layer {BASE.diff_id} of a:1"):
+        loader(data)
+    assert loader.daemon.of("layer") == []
+
+
+def test_several_images_without_names_are_several_images(loader: Loader) -> None:
+    assert loader(oci_archive([({}, IMAGE), ({}, OTHER)]))["images"] == [IMAGE.id, OTHER.id]
+    # and one for each of several platforms is one
+    arm = make_image([TOP], platform={"os": "linux", "architecture": "arm64"})
+    data = oci_archive([({}, IMAGE), ({}, arm)])
+    assert loader(data, platform="linux/arm64")["images"] == [arm.id]
+
+
+def test_several_names_of_one_image(loader: Loader) -> None:
+    data = oci_archive([({FULL: "a:1"}, IMAGE), ({FULL: "a:2"}, IMAGE)])
+    assert loader(data)["images"] == ["a:1", "a:2"]
+    assert {event["id"] for event in loader.daemon.of("image")} == {IMAGE.id}
+
+
+def test_attestations_are_passed_over(loader: Loader) -> None:
+    statement = make_image([OTHER.layers[1]], platform={"os": "unknown", "architecture": "unknown"})
+    for nested in (False, True):
+        data = oci_archive([({FULL: "a:1"}, IMAGE), ({}, statement)], nested=nested)
+        assert loader(data)["images"] == ["a:1"]
+
+
+@pytest.mark.parametrize("lie", ["", "+gzip", "+zstd"])
+def test_a_layer_is_what_its_bytes_say(loader: Loader, lie: str) -> None:
+    kind = f"application/vnd.oci.image.layer.v1.tar{lie}"
+    for data in (BASE.tar, gzip.compress(BASE.tar), bz2.compress(BASE.tar)):
+        image = make_image([FakeLayer(BASE.tar, data, kind)])
+        assert loader(oci_archive([({}, image)]))["images"] == [image.id]
+
+
+@pytest.mark.parametrize("make", ["docker", "layout"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_cut_off_archive_leaves_nothing(loader: Loader, make: str, packed: bool) -> None:
+    whole = docker_archive({"a:1": IMAGE}) if make == "docker" else oci_archive([({}, IMAGE)])
+    data = gzip.compress(whole, 1) if packed else whole
+    # the rest is the end of the tar alone
+    needed = len(data) - 4 if packed else len(whole.rstrip(b"\0")) - 1
+    for end in [*range(1, needed, 7919), needed]:
+        with pytest.raises(errors.EngineError):
+            loader(data[:end])
+        assert loader.daemon.of("image") == []
+        assert loader.leftovers() == []
+
+
+def test_an_image_that_fails_keeps_those_before_it(loader: Loader) -> None:
+    rootfs = {"type": "layers", "diff_ids": [sha256(b"another")]}
+    wrong = make_image([BASE], config={"rootfs": rootfs})
+    data = docker_archive({"a:1": IMAGE, "b:1": wrong})
+    with pytest.raises(errors.DigestMismatch):
+        loader(data)
+    assert [event["names"] for event in loader.daemon.of("image")] == [["a:1"]]
+    assert loader.leftovers() == []
 
 
 def test_oci_layout_with_wrong_blobs(loader: Loader) -> None:

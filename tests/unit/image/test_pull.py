@@ -50,9 +50,12 @@ class Puller:
         return pull(wanted, self.store, self.daemon.job)
 
     def leftovers(self) -> list[str]:
-        """Temporary files and unfinished layers."""
-        ingests = [name for name in os.listdir(self.graph / "storage/vfs") if "ingest" in name]
-        return ingests + os.listdir(self.graph / "tmp")
+        """Unfinished layers and unfinished downloads."""
+        return self.unfinished() + os.listdir(self.graph / "tmp/blobs")
+
+    def unfinished(self) -> list[str]:
+        """Unfinished layers."""
+        return [name for name in os.listdir(self.graph / "storage/vfs") if "ingest" in name]
 
     def tree(self, image: FakeImage) -> Path:
         """Where the image's topmost layer lies."""
@@ -140,6 +143,7 @@ def test_layers_that_are_there_are_not_fetched(puller: Puller, registry: FakeReg
     registry.add("a/b", "latest", IMAGE)
     puller("a/b", mirrors=[registry.url])
     size = puller.daemon.image["size"]
+    puller.store.remove(IMAGE.chain_ids[1])  # type: ignore[arg-type]
     before = len(registry.requests)
     puller("a/b", mirrors=[registry.url], held={IMAGE.chain_ids[0]})
     assert len(registry.seen(BASE.digest)) == 1
@@ -235,14 +239,26 @@ def test_a_path_of_a_mirror_is_kept(puller: Puller, registry: FakeRegistry) -> N
 
 def test_mirrors_of_a_host(puller: Puller, registry: FakeRegistry) -> None:
     registry.add("library/busybox", "latest", IMAGE)
-    credentials = Credentials("u", "p")
-    result = puller(
-        "docker.io/busybox",
-        host_mirrors={"docker.io": [registry.url]},
-        credentials=credentials,
-    )
+    result = puller("docker.io/busybox", host_mirrors={"docker.io": [registry.url]})
     assert result["ref"] == "busybox:latest"
-    assert all("authorization" not in item.headers for item in registry.requests)
+
+
+def test_credentials_go_to_their_own_host_alone(puller: Puller, registry: FakeRegistry) -> None:
+    with FakeRegistry() as own:
+        for one, password in ((registry, "of the mirror"), (own, "its own")):
+            one.faults.auth = "basic"
+            one.faults.users = {"u": password}
+            one.add("a/b", "latest", IMAGE)
+        wanted: dict[str, Any] = {"host_mirrors": {own.host: [registry.url]}}
+        auths = {own.host: Credentials("u", "its own")}
+        puller(f"{own.host}/a/b", auths=auths, **wanted)
+        assert own.seen("/manifests/")
+        assert registry.requests
+        assert all("authorization" not in item.headers for item in registry.requests)
+        own.requests.clear()
+        auths[registry.host] = Credentials("u", "of the mirror")
+        puller(f"{own.host}/a/b", auths=auths, **wanted)
+        assert own.requests == []
 
 
 # what a registry answers
@@ -372,9 +388,9 @@ def test_basic(puller: Puller, registry: FakeRegistry) -> None:
     registry.faults.auth = "basic"
     registry.faults.users = {"u": "p:w"}
     registry.add("a/b", "latest", IMAGE)
-    puller("a/b", mirrors=[registry.url], credentials=Credentials("u", "p:w"))
+    puller("a/b", mirrors=[registry.url], auths={registry.host: Credentials("u", "p:w")})
     with pytest.raises(errors.PermissionDenied, match="authentication failed"):
-        puller("a/b", mirrors=[registry.url], credentials=Credentials("u", "wrong"))
+        puller("a/b", mirrors=[registry.url], auths={registry.host: Credentials("u", "wrong")})
     with pytest.raises(errors.PermissionDenied, match="authentication failed"):
         puller("a/b", mirrors=[registry.url])
 
@@ -384,7 +400,7 @@ def test_bearer(puller: Puller, registry: FakeRegistry) -> None:
     registry.faults.users = {"u": "p"}
     registry.faults.token_key = "access_token"
     registry.add("a/b", "latest", IMAGE)
-    puller("a/b", mirrors=[registry.url], credentials=Credentials("u", "p"))
+    puller("a/b", mirrors=[registry.url], auths={registry.host: Credentials("u", "p")})
     with pytest.raises(errors.PermissionDenied, match="authentication failed"):
         puller("a/b", mirrors=[registry.url])
     assert registry.tokens_issued == 1
@@ -478,6 +494,9 @@ def test_many_layers_at_once(puller: Puller, registry: FakeRegistry) -> None:
     for concurrent in (1, 3, 20):
         puller("a/b", mirrors=[registry.url], max_concurrent=concurrent)
         assert puller.daemon.of("layer") == image.chain_ids
+        if concurrent != 20:
+            for chain_id in reversed(image.chain_ids):
+                puller.store.remove(chain_id)  # type: ignore[arg-type]
     assert sorted(os.listdir(puller.tree(image))) == sorted(["last", *(f"f{i}" for i in range(12))])
     assert (puller.tree(image) / "last").read_bytes() == b"11"
     assert puller.leftovers() == []
@@ -490,7 +509,7 @@ def test_one_bad_layer_ends_all_downloads(puller: Puller, registry: FakeRegistry
     registry.faults.always = {layers[2].digest: 404}
     with pytest.raises(errors.NotFound, match=layers[2].digest):
         puller("a/b", mirrors=[registry.url])
-    assert puller.leftovers() == []
+    assert puller.unfinished() == []
     assert registry.seen(layers[5].digest) == []
 
 
@@ -520,7 +539,7 @@ def test_a_cancelled_pull_leaves_nothing_unfinished(
     with pytest.raises(errors.Aborted):
         pull(wanted, puller.store, daemon.job)
     assert daemon.of("layer") == IMAGE.chain_ids[:1]
-    assert puller.leftovers() == []
+    assert puller.unfinished() == []
 
 
 def test_a_full_disk_is_not_blamed_on_the_mirror(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import shutil
+import ssl
+import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,7 +14,8 @@ from isula_edge import errors
 from isula_edge.image import proxies
 from isula_edge.image.auth import Credentials
 from isula_edge.image.pull import PullRequest, pull
-from isula_edge.image.transport import Settings
+from isula_edge.image.transport import Settings, Transport
+from isula_edge.sys.wallclock import ClockWatch
 from tests.fakes.certificates import Authority
 from tests.fakes.images import FakeLayer, make_image
 from tests.fakes.jobs import FakeDaemon
@@ -209,7 +213,7 @@ def test_https_does_not_become_http_unnoticed(
         ref=f"{secure.host}/a/b",
         tmpdir=str(graph / "tmp"),
         settings=Settings(certs_dir=str(certs.parent)),
-        credentials=Credentials("u", "p"),
+        auths={secure.host: Credentials("u", "p")},
     )
     with pytest.raises(errors.Unavailable, match="password over plain HTTP"):
         pull(wanted, store, FakeDaemon().job)
@@ -237,3 +241,133 @@ def test_a_proxy_that_is_down_or_none(
     with pytest.raises(errors.InvalidArgument, match="proxy") as found:
         pull(wanted, store, FakeDaemon().job)
     assert "secret" not in str(found.value)
+
+
+@pytest.mark.parametrize(
+    ("user", "basic"),
+    [
+        ("u:p@", "u:p"),
+        ("u:p%23%40%25w@", "u:p#@%w"),
+        ("dom%5Cu:%C3%A4%E2%82%AC@", "dom\\u:\u00e4\u20ac"),
+        ("u@", "u"),
+    ],
+)
+def test_the_password_of_a_proxy_is_sent_as_it_is(
+    registry: FakeRegistry,
+    store: LayerStore,
+    graph: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    user: str,
+    basic: str,
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", f"http://{user}{registry.host}")
+    registry.add("a/b", "latest", IMAGE)
+    wanted = PullRequest(ref="a/b", tmpdir=str(graph / "tmp"), mirrors=["http://far.invalid"])
+    pull(wanted, store, FakeDaemon().job)
+    sent = {item.headers["proxy-authorization"] for item in registry.requests}
+    assert sent == {f"Basic {base64.b64encode(basic.encode()).decode()}"}
+
+
+@pytest.mark.parametrize("proxy", ["http://u:secret#w@h:1", "http://u:secret/w@h:1", "http://[h"])
+def test_a_proxy_that_is_no_url_is_named_without_its_password(
+    store: LayerStore, graph: Path, monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", proxy)
+    wanted = PullRequest(ref="a/b", tmpdir=str(graph / "tmp"), mirrors=["http://far.invalid"])
+    with pytest.raises(errors.InvalidArgument, match="proxy") as found:
+        pull(wanted, store, FakeDaemon().job)
+    assert "%XX" in found.value.hint
+    assert "secret" not in f"{found.value} {found.value.hint}"
+
+
+@pytest.mark.usefixtures("not_loopback")
+def test_several_authorities_and_other_files(
+    secure: FakeRegistry,
+    certs: Path,
+    authority: Authority,
+    store: LayerStore,
+    graph: Path,
+    tmp_path: Path,
+) -> None:
+    other = Authority(tmp_path / "other")
+    shutil.copy(other.certificate, certs / "a.crt")
+    shutil.copy(authority.certificate, certs / "b.crt")
+    (certs / "README").write_text("not a certificate")
+    (certs / "old.crt.bak").write_text("not a certificate")
+    do_pull(secure, store, graph, certs_dir=str(certs.parent))
+
+
+def test_an_encrypted_key_is_refused_and_nobody_is_asked(
+    secure: FakeRegistry, certs: Path, authority: Authority, store: LayerStore, graph: Path
+) -> None:
+    pair = authority.sign("client")
+    shutil.copy(pair.certificate, certs / "client.cert")
+    words = ["openssl", "ec", "-in", str(pair.key), "-out", str(certs / "client.key"), "-aes256"]
+    subprocess.run([*words, "-passout", "pass:secret"], check=True, capture_output=True)
+    with pytest.raises(errors.FailedPrecondition, match=r"client\.cert: its key is encrypted"):
+        do_pull(secure, store, graph, certs_dir=str(certs.parent))
+
+
+def test_the_default_port_has_a_directory_of_its_own(
+    authority: Authority, certs: Path, tmp_path: Path
+) -> None:
+    """An origin has no default port; a directory, and a list, may."""
+    folder = tmp_path / "certs.d" / "r.io:443"
+    folder.mkdir()
+    shutil.copy(authority.certificate, folder / "ca.crt")
+    sender = Transport(Settings(certs_dir=str(folder.parent)), FakeDaemon().job)
+    added = sender._context("r.io").cert_store_stats()["x509"]
+    assert added == sender._context("other.io").cert_store_stats()["x509"] + 1
+    assert sender._context("r.io").verify_mode is ssl.CERT_REQUIRED
+    listed = Transport(Settings(insecure=("https://r.io:443",)), FakeDaemon().job)
+    assert listed._context("r.io").verify_mode is ssl.CERT_NONE
+
+
+@pytest.mark.usefixtures("not_loopback")
+def test_a11_a_certificate_that_becomes_valid_is_waited_for(
+    authority: Authority,
+    tmp_path: Path,
+    store: LayerStore,
+    graph: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The waiting is replaced: while it lasts the registry gets a certificate of today."""
+    with FakeRegistry(tls=authority.sign("future", "20900101000000Z")) as registry:
+        registry.add("a/b", "latest", IMAGE)
+        folder = tmp_path / "certs.d" / registry.host
+        folder.mkdir(parents=True)
+        shutil.copy(authority.certificate, folder / "ca.crt")
+        waits: list[float] = []
+
+        def wait(_watch: ClockWatch, seconds: float) -> bool:
+            waits.append(seconds)
+            registry.use(authority.sign("now"))
+            return True
+
+        monkeypatch.setattr(ClockWatch, "wait", wait)
+        daemon = FakeDaemon()
+        wanted = PullRequest(
+            ref=f"{registry.host}/a/b",
+            tmpdir=str(graph / "tmp"),
+            settings=Settings(certs_dir=str(folder.parent)),
+            clock_timeout_s=60,
+        )
+        pull(wanted, store, daemon.job)
+    assert len(waits) == 1
+    assert daemon.image["id"] == IMAGE.id
+    assert "Waiting for the clock" in {item["status"] for item in daemon.of("v")}
+
+
+@pytest.mark.usefixtures("not_loopback")
+def test_a_registry_that_wants_a_client_certificate(
+    secure: FakeRegistry, certs: Path, authority: Authority, store: LayerStore, graph: Path
+) -> None:
+    secure.use(authority.sign("registry"), clients=authority.certificate)
+    shutil.copy(authority.certificate, certs / "ca.crt")
+    with pytest.raises(errors.Unavailable, match="TLS") as found:
+        do_pull(secure, store, graph, certs_dir=str(certs.parent))
+    assert f"certs.d/{secure.host}/client.cert" in found.value.hint
+    pair = authority.sign("client")
+    shutil.copy(pair.certificate, certs / "client.cert")
+    shutil.copy(pair.key, certs / "client.key")
+    do_pull(secure, store, graph, certs_dir=str(certs.parent))

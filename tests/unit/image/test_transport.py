@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from typing import Any
 
 import pytest
@@ -42,6 +43,29 @@ def response(*pieces: tuple[float, bytes]) -> tuple[Response, FakeDaemon]:
     daemon = FakeDaemon()
     body: Any = Body(daemon, list(pieces))
     return Response(body, "h", daemon.job), daemon
+
+
+def packed(encoding: str, *pieces: bytes) -> Response:
+    found, _ = response(*[(0.0, piece) for piece in pieces])
+    found.headers = {"Content-Encoding": encoding}
+    return found
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "GZIP", "x-gzip"])
+def test_a_document_that_a_proxy_has_compressed(encoding: str) -> None:
+    data = gzip.compress(b"x" * 100_000)
+    assert packed(encoding, data[:7], data[7:]).read_all(1 << 20, "x") == b"x" * 100_000
+
+
+def test_a_compressed_document_has_the_same_limit() -> None:
+    bomb = gzip.compress(bytes(100 << 20))
+    with pytest.raises(errors.ResourceExhausted):
+        packed("gzip", bomb).read_all(1 << 20, "x")
+
+
+def test_damaged_compression() -> None:
+    with pytest.raises(Transient, match="damaged data"):
+        packed("gzip", b"no gzip").read_all(100, "x")
 
 
 def test_a_slow_transfer_is_left_alone() -> None:

@@ -57,7 +57,7 @@ def test_credentials_and_platform(graph: Path, registry: FakeRegistry) -> None:
     request = {
         "op": "pull",
         "ref": f"{registry.host}/a/b",
-        "auth": {"username": "u", "password": "p"},
+        "auths": {registry.host: {"username": "u", "password": "p"}},
         "platform": "linux/amd64",
         "max_concurrent": 1,
     }

@@ -67,7 +67,7 @@ def test_every_payload_comes_back(tmp_path: Path, payload: dict[str, Any]) -> No
 
 
 def test_the_layout_on_disk(path: str) -> None:
-    assert raw(path) == framed(cbor2.dumps(PAYLOAD))
+    assert raw(path) == framed(cbor2.dumps(PAYLOAD), schema.CURRENT["layer"])
     assert os.stat(path).st_mode & 0o777 == 0o600
 
 
@@ -140,10 +140,12 @@ def test_a_record_of_the_future_says_which_version_is_needed(
 def test_an_old_record_goes_through_every_migration(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(schema.CURRENT, "layer", 3)
-    monkeypatch.setitem(schema.MIGRATIONS, ("layer", 1), lambda old: {**old, "second": old["size"]})
-    monkeypatch.setitem(schema.MIGRATIONS, ("layer", 2), lambda old: {**old, "third": True})
-    assert read_record(path, "layer") == {**PAYLOAD, "second": 5, "third": True}
+    monkeypatch.setitem(schema.CURRENT, "layer", 4)
+    monkeypatch.setitem(schema.MIGRATIONS, ("layer", 2), lambda old: {**old, "third": old["size"]})
+    monkeypatch.setitem(schema.MIGRATIONS, ("layer", 3), lambda old: {**old, "fourth": True})
+    put(path, framed(cbor2.dumps(PAYLOAD), version=1))
+    found = read_record(path, "layer")
+    assert found == {**PAYLOAD, "recipe": 0, "third": 5, "fourth": True}
 
 
 def test_every_version_that_was_has_a_migration() -> None:
