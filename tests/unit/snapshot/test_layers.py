@@ -97,7 +97,7 @@ def test_nothing_is_committed_before_its_data_is_durable(
     ingest.commit(BASE, DIFF)
     tree = f"{store.driver.home}/{'a' * 24}"
     assert order == [
-        f"sync {ingest.path}",
+        f"sync {store.driver.home}",
         f"rename {tree}",
         f"rename {store.records.path('a' * 64)}",
     ]
