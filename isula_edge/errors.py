@@ -212,15 +212,22 @@ BY_CODE["internal"] = Internal
 
 
 def to_wire(error: EngineError) -> dict[str, object]:
-    """The error as a map that :func:`from_wire` turns back into the same class."""
+    """The error as a map that :func:`from_wire` turns back into the same class.
+
+    Texts may have parts of names that are not UTF-8: those are escaped.
+    """
     return {
         "code": error.code,
-        "message": error.message,
+        "message": _encodable(error.message),
         "kind": error.kind,
-        "ref": error.ref,
-        "hint": error.hint,
+        "ref": _encodable(error.ref),
+        "hint": _encodable(error.hint),
         "retryable": error.retryable,
     }
+
+
+def _encodable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def from_wire(data: dict[str, object]) -> EngineError:

@@ -7,7 +7,7 @@ is :class:`BrokenPipeError` where it happens.
 
 from __future__ import annotations
 
-__all__ = ["Context", "report_error", "write_all", "write_error"]
+__all__ = ["Context", "report_error", "shown", "write_all", "write_error"]
 
 import posix
 
@@ -47,12 +47,24 @@ class Context:
         write_all(1, text.encode("utf-8", "surrogateescape"))
 
     def err(self, text: str) -> None:
-        """Write ``text`` to standard error; a closed one is no reason to fail."""
-        write_error(text)
+        """Write ``text``, as :func:`shown` makes it, to standard error."""
+        write_error(shown(text))
 
     def report(self, error: EngineError) -> int:
         """Show an error of the engine: the exit status that goes with it."""
         return report_error(error, self.engine_exit)
+
+
+def shown(text: str, keep: str = "\n") -> str:
+    """``text`` for a terminal: what moves the cursor or changes colours is spelt out.
+
+    Names, registries' answers and paths are what others chose.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() or char in keep else ascii(char)[1:-1] for char in text
+    )
 
 
 def write_error(text: str) -> None:
@@ -69,5 +81,5 @@ def report_error(error: EngineError, engine_exit: int) -> int:
     text = f"{prefix}{error.message}\n"
     if error.hint:
         text += f"Hint: {error.hint}\n"
-    write_error(text)
+    write_error(shown(text))
     return error.exit_status if error.exit_status != 1 else engine_exit

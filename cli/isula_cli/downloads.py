@@ -41,10 +41,12 @@ def download(source: Source, path: str) -> None:
         return
     path = _target(path)
     folder, slash, name = path.rpartition("/")
-    temp = f"{folder}{slash}.{name[:200]}.{posix.getpid():x}.tmp"
+    temp = _temporary(folder + slash, name)
     flags = posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_NOFOLLOW | posix.O_CLOEXEC
     for number in _ENDINGS:
-        signal.signal(number, _ended)
+        # nohup stays in force
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _ended)
     try:
         fd = posix.open(temp, flags, 0o600)
     except OSError as error:
@@ -53,8 +55,23 @@ def download(source: Source, path: str) -> None:
         _into(source, fd, sync=True)
         posix.rename(temp, path)
     except BaseException:
-        posix.unlink(temp)
+        _discard(temp)
         raise
+
+
+def _discard(temp: bytes) -> None:
+    """Deletes the file; a signal may have come right after it got its name."""
+    try:
+        posix.unlink(temp)
+    except OSError:
+        return
+
+
+def _temporary(folder: str, name: str) -> bytes:
+    """A new name beside ``name``, which may have as many bytes as a name can."""
+    short = name.encode("utf-8", "surrogateescape")[:200]
+    start = folder.encode("utf-8", "surrogateescape") + b"." + short
+    return b"%b.%b.tmp" % (start, posix.urandom(6).hex().encode())
 
 
 def _into(source: Source, fd: int, *, sync: bool = False) -> None:

@@ -6,6 +6,8 @@ __all__ = ["ago", "duration", "size", "table"]
 
 import time
 
+from isula_cli.context import shown
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -60,8 +62,8 @@ def size(count: int) -> str:
 
 
 def table(rows: Iterable[Sequence[str]]) -> str:
-    """Rows as lines, their columns aligned and three blanks apart."""
-    lines = [list(row) for row in rows]
+    """Rows as lines, their columns aligned and three blanks apart; see ``context.shown``."""
+    lines = [[shown(cell, "") for cell in row] for row in rows]
     widths: list[int] = []
     for row in lines:
         for at, cell in enumerate(row):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 __all__ = ["fill", "parse", "render", "status"]
 
+from isula_cli.context import shown
 from isula_cli.human import ago, duration, table
 from isula_cli.parser import UsageError
 
@@ -79,9 +80,11 @@ def fill(parts: list[Part], rows: list[dict[str, str]], titles: Mapping[str, str
     """Lines of a format for ``rows``, the fields of each by name."""
     headed = parts[:1] == [("table", True)]
     lines = [_line(parts[1:], titles)] if headed else []
+    if headed:
+        rows = [{name: shown(value, "") for name, value in row.items()} for row in rows]
     lines += [_line(parts[headed:], row) for row in rows]
     if headed:
-        return table(line.split("\t") for line in lines)
+        return table(row.split("\t") for line in lines for row in line.split("\n"))
     return "".join(line + "\n" for line in lines)
 
 

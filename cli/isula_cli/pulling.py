@@ -32,5 +32,5 @@ def pull(
         result = follow(ctx.client.stream("image.pull", params), shown)
         shown.summary()
     for one in result.get("images") or [{"ref": image}]:
-        write_error(f'Image "{one["ref"]}" pulled\n')
+        ctx.err(f'Image "{one["ref"]}" pulled\n')
     return result

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from isula_edge.cgroup import Host
 
-__all__ = ["end_processes", "run_dirs"]
+__all__ = ["end_processes", "living", "run_dirs"]
 
 _log = logging.getLogger(__name__)
 
@@ -48,15 +48,23 @@ def end_processes(container_id: str, group: str, cgroups: Host) -> int:
     return count
 
 
+def living(container_id: str) -> bool:
+    """Whether a process of the container lives: its supervisor, or anything in its cgroup."""
+    return next(_named(container_id, "cmdline", "cgroup"), None) is not None
+
+
 def _kill(pid: int) -> bool:
     found = process.identify(pid)
     return found is not None and process.signal_process(found, signal.SIGKILL)
 
 
-def _named(word: str) -> Iterator[int]:
+def _named(word: str, *files: str) -> Iterator[int]:
+    """Processes, one of whose ``files`` (their command line) has ``word`` in it."""
     wanted = word.encode()
     for name in os.listdir("/proc"):
         if name.isdigit() and int(name) != os.getpid():
-            with contextlib.suppress(OSError), open(f"/proc/{name}/cmdline", "rb") as file:
-                if wanted in file.read():
-                    yield int(name)
+            for kind in files or ("cmdline",):
+                with contextlib.suppress(OSError), open(f"/proc/{name}/{kind}", "rb") as file:
+                    if wanted in file.read():
+                        yield int(name)
+                        break

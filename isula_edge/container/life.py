@@ -99,25 +99,32 @@ class Life:
         The record goes first: a crash afterwards leaves data without a record, which the
         next start removes.
         """
-        if container.running:
-            if not force:
-                raise errors.FailedPrecondition(
-                    f"You cannot remove a running container {container.id}. Stop the container "
-                    "before attempting removal or use -f",
-                    kind="container",
-                    ref=container.id,
-                )
-            await self._kill_hard(container)
-        async with container.lock:
-            if container.removing:
-                return
-            container.removing = True
-            folder = self._table.dir(container)
-            with contextlib.suppress(FileNotFoundError):
-                await asyncio.to_thread(os.unlink, f"{folder}/container.cbor")
-            self._table.forget(container)
-            await asyncio.to_thread(self._remove_data, container, folder)
-            self._emit("remove", container.id, self._attributes(container))
+        while True:
+            if container.running:
+                if not force:
+                    raise errors.FailedPrecondition(
+                        f"You cannot remove a running container {container.id}. Stop the "
+                        "container before attempting removal or use -f",
+                        kind="container",
+                        ref=container.id,
+                    )
+                await self._kill_hard(container)
+            async with container.lock:
+                # somebody may have started it before the lock was ours
+                if not container.running:
+                    await self._remove(container)
+                    return
+
+    async def _remove(self, container: Container) -> None:
+        if container.removing:
+            return
+        container.removing = True
+        folder = self._table.dir(container)
+        with contextlib.suppress(FileNotFoundError):
+            await asyncio.to_thread(os.unlink, f"{folder}/container.cbor")
+        self._table.forget(container)
+        await asyncio.to_thread(self._remove_data, container, folder)
+        self._emit("remove", container.id, self._attributes(container))
 
     def _remove_data(self, container: Container, folder: str) -> None:
         self._bundles.unmount_shm(container)
@@ -451,7 +458,7 @@ class Life:
     async def _end_leftovers(self) -> None:
         """Ends starts that a crash has interrupted: no record says that they happened."""
         known = {str(container.id): container for container in self._table}
-        damaged = " ".join(self._table.quarantined)
+        damaged = self._table.unreadable()
         for runtime, container_id in leftovers.run_dirs(self._state, self._runtimes):
             container = known.get(container_id)
             if container is None:

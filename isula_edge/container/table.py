@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from isula_edge import errors
 from isula_edge.container.record import Container
 from isula_edge.snapshot.base import remove_tree
-from isula_edge.store.records import quarantine, read_record, write_record
+from isula_edge.store.records import quarantine, quarantined_names, read_record, write_record
+from isula_edge.store.schema import NewerRecord
 from isula_edge.sys import atomic
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class Table:
         self._reserve = reserve
         self._quarantine = f"{graph}/quarantine"
         self.quarantined: list[str] = []
+        self.newer: set[str] = set()
         self._by_id: dict[str, Container] = {}
         self._names: dict[str, str] = {}
         atomic.make_dir(self.folder, 0o711)
@@ -80,6 +82,10 @@ class Table:
             _log.warning("removing unfinished container %s", name)
             remove_tree(folder)
             return
+        except NewerRecord as error:
+            self.newer.add(name)
+            _log.warning("container %s is left alone: %s", name, error)
+            return
         except (errors.DamagedRecord, OSError, KeyError, TypeError, ValueError) as error:
             moved = quarantine(folder, self._quarantine)
             self.quarantined.append(moved)
@@ -89,6 +95,13 @@ class Table:
             container.name = container.id
         self._by_id[container.id] = container
         self._names[container.name] = container.id
+
+    def unreadable(self) -> str:
+        """A text with the ids of all containers whose record is damaged or a newer engine's.
+
+        They may run, and what they have written is kept.
+        """
+        return " ".join((*quarantined_names(self._quarantine), *sorted(self.newer)))
 
     def reserve(self, name: str, container_id: str) -> None:
         """Takes ``name`` for ``container_id``; AlreadyExists or InvalidArgument."""
@@ -115,7 +128,7 @@ class Table:
 
     def known(self) -> set[str]:
         """Ids of all containers, those that are being made too."""
-        return {*self._by_id, *self._names.values()}
+        return {*self._by_id, *self._names.values(), *self.newer}
 
     def add(self, container: Container) -> None:
         """Makes a container, whose name is reserved, findable."""

@@ -266,7 +266,15 @@ async def _tag(engine: Engine, params: Params, _session: Session) -> Params:
 # containers
 
 
+def _check_create(params: Params) -> None:
+    _words(params, "command")
+    for name in ("image", "name", "runtime", "platform"):
+        _text(params, name)
+    size_of(params)
+
+
 async def _create(engine: Engine, params: Params, _session: Session) -> Params:
+    _check_create(params)
     container = await engine.containers.create(params)
     return {"id": container.id, "warnings": container.settings.warnings}
 
@@ -284,6 +292,7 @@ async def _start(engine: Engine, params: Params, session: Session) -> Params:
 
 
 async def _run(engine: Engine, params: Params, session: Session) -> Params:
+    _check_create(params)
     containers, detach = engine.containers, bool(params.get("detach"))
     container = await containers.create(params)
     await session.item({"id": container.id, "warnings": container.settings.warnings})
@@ -305,9 +314,9 @@ async def _run(engine: Engine, params: Params, session: Session) -> Params:
 
 
 async def _attach(engine: Engine, params: Params, session: Session) -> Params:
+    size = size_of(params)
     container = engine.containers.get(_text(params, "ref"))
     attachment = engine.containers.attach(container)
-    size = size_of(params)
     if size is not None and container.settings.tty:
         attachment.resize(*size)
     session.only_waiting()
@@ -372,6 +381,7 @@ async def _exec(engine: Engine, params: Params, session: Session) -> Params:
         _words(params, name)
     for name in ("ref", "user", "workdir"):
         _text(params, name)
+    size_of(params)
     session.ends_with_daemon()
     return await engine.containers.exec(params, session)
 

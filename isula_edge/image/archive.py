@@ -12,15 +12,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from isula_edge import errors
+from isula_edge.image.tar_extensions import parse_records
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 __all__ = ["Archive", "Member", "MemberReader"]
 
 _BLOCK = 512
 _MAX_MEMBERS = 100_000
 _MAX_EXTENSION = 1 << 20
+_MAX_NAME = 4096
+_MAX_NAMES = 32 << 20
 _MAX_LINKS = 16
 _REGULAR = b"0\0007"
 _LINKS = b"12"
@@ -53,15 +56,22 @@ class MemberReader:
 
 
 class Archive:
-    """The tar behind ``fd``, a seekable file.  Raises InvalidArgument when it is no tar."""
+    """The tar behind ``fd``, a seekable file.  Raises InvalidArgument when it is no tar.
 
-    def __init__(self, fd: int) -> None:
+    ``check`` is called for every header; what it raises ends the work.
+    """
+
+    def __init__(self, fd: int, check: Callable[[], object] | None = None) -> None:
         self._fd = fd
         self._members: dict[str, Member | str] = {}
-        for name, member in _entries(fd):
+        names = 0
+        for name, member in _entries(fd, check):
             self._members[name] = member
+            names += len(name) + (len(member) if isinstance(member, str) else 0)
             if len(self._members) > _MAX_MEMBERS:
                 raise _bad(f"more than {_MAX_MEMBERS} files")
+            if names > _MAX_NAMES:
+                raise _bad(f"names of more than {_MAX_NAMES >> 20} MiB")
 
     def find(self, path: str) -> Member | None:
         """The file ``path`` (links are followed inside the archive), or None."""
@@ -94,13 +104,15 @@ def _clean(path: str) -> str:
     return posixpath.normpath("/" + path).lstrip("/")
 
 
-def _entries(fd: int) -> Iterator[tuple[str, Member | str]]:
+def _entries(fd: int, check: Callable[[], object] | None) -> Iterator[tuple[str, Member | str]]:
     """Name and content, or for a link its target, of every member."""
     size_of_file = os.fstat(fd).st_size
     at = 0
     pending: dict[str, str] = {}
     seen = False
     while True:
+        if check is not None:
+            check()
         header = os.pread(fd, _BLOCK, at)
         if len(header) < _BLOCK or not header.strip(b"\0"):
             if not seen and not header:
@@ -141,20 +153,19 @@ def _name(header: bytes) -> str:
 
 
 def _extension(kind: bytes, data: bytes) -> dict[str, str]:
-    if kind == b"L":
-        return {"path": _text(data)}
-    if kind == b"K":
-        return {"linkpath": _text(data)}
+    if kind in b"LK":
+        records = [(b"path" if kind == b"L" else b"linkpath", data.partition(b"\0")[0])]
+    else:
+        try:
+            records = parse_records(data).items
+        except errors.DataLoss:
+            raise _bad("bad pax header") from None
     found: dict[str, str] = {}
-    while data:
-        length, blank, _ = data.partition(b" ")
-        end = int(length) if blank and length.isdigit() and len(length) < 8 else 0
-        if not len(length) + 1 < end <= len(data):
-            raise _bad("bad pax header")
-        key, _, value = data[len(length) + 1 : end - 1].partition(b"=")
+    for key, value in records:
         if key in (b"path", b"linkpath", b"size"):
+            if len(value) > _MAX_NAME:
+                raise _bad(f"a name of more than {_MAX_NAME} bytes")
             found[key.decode("ascii")] = value.decode("utf-8", "surrogateescape")
-        data = data[end:]
     return found
 
 

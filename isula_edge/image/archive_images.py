@@ -14,13 +14,15 @@ from isula_edge.profile import platform as platforms
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from isula_edge.image.archive import Archive
-    from isula_edge.types import Platform
+    from isula_edge.image.archive import Archive, Member
+    from isula_edge.types import Digest, Platform
 
 __all__ = ["Loadable", "images_of"]
 
 _MAX_LIST = 4 << 20
 _MAX_NESTING = 3
+_MAX_IMAGES = 256
+_MAX_KEPT = 64 << 20
 # annotations that name an image: containerd's holds the whole name, OCI's may be a tag only
 _FULL_NAME = "io.containerd.image.name"
 _REF_NAME = "org.opencontainers.image.ref.name"
@@ -46,12 +48,15 @@ def images_of(archive: Archive, platform: str) -> list[Loadable]:
     """The images of a docker-archive or, without ``manifest.json``, of an OCI layout.
 
     Of an image for several platforms the one for ``platform`` ('' is the host's) is taken.
+    Raises ResourceExhausted for more than 256 images, and when their configurations and
+    manifests together have more than 64 MiB.
     """
     listed = archive.read("manifest.json", _MAX_LIST)
     if listed is not None:
-        return _docker_images(archive, listed)
+        return _docker_images(_Documents(archive), listed)
     if archive.find("index.json") is not None:
-        return _layout_images(archive, platform)
+        data = archive.read("index.json", _MAX_LIST) or b""
+        return _layout_images(_Documents(archive), data, platform)
     raise errors.InvalidArgument(
         "Failed to load manifest.json file: the archive has neither manifest.json nor index.json",
         kind="file",
@@ -59,7 +64,51 @@ def images_of(archive: Archive, platform: str) -> list[Loadable]:
     )
 
 
-def _docker_images(archive: Archive, listed: bytes) -> list[Loadable]:
+class _Documents:
+    """Configurations and manifests: each is read and verified once, whatever names it."""
+
+    def __init__(self, archive: Archive) -> None:
+        self._archive = archive
+        self._kept: dict[Member, bytes] = {}
+        self._verified: set[tuple[Member, Digest]] = set()
+        self._size = 0
+
+    def read(self, path: str, limit: int, digest: Digest | None = None, what: str = "") -> bytes:
+        """The file ``path``; InvalidArgument when it is missing, or has not ``digest``."""
+        member = self._archive.find(path)
+        if member is None:
+            raise errors.InvalidArgument(f"{path} no such file", kind="file", ref=path)
+        data = self._kept.get(member)
+        if data is None:
+            data = self._first(member, path, limit)
+        if digest is not None and (member, digest) not in self._verified:
+            verify_bytes(data, digest, f"{path} of {what}")
+            self._verified.add((member, digest))
+        return data
+
+    def _first(self, member: Member, path: str, limit: int) -> bytes:
+        self._size += min(member.size, limit)
+        if self._size > _MAX_KEPT:
+            raise errors.ResourceExhausted(
+                f"{path}: configurations and manifests of the archive have more than "
+                f"{_MAX_KEPT >> 20} MiB",
+                kind="file",
+                ref=path,
+            )
+        data = self._kept[member] = self._archive.read(path, limit) or b""
+        return data
+
+
+def _check_count(count: int) -> None:
+    if count > _MAX_IMAGES:
+        raise errors.ResourceExhausted(
+            f"the archive has {count} images, at most {_MAX_IMAGES} are possible",
+            kind="file",
+            hint="save the images in several archives",
+        )
+
+
+def _docker_images(documents: _Documents, listed: bytes) -> list[Loadable]:
     try:
         entries = json.loads(listed)
         found = [
@@ -72,32 +121,32 @@ def _docker_images(archive: Archive, listed: bytes) -> list[Loadable]:
         ) from error
     if not found:
         raise errors.InvalidArgument("manifest.json of the archive names no image", kind="file")
-    images = []
-    for path, layers, tags in found:
-        config = archive.read(path, manifests.MAX_CONFIG)
-        if config is None:
-            raise errors.InvalidArgument(f"{path} no such file", kind="file", ref=path)
-        images.append(
-            Loadable(config, [str(item) for item in layers], [str(item) for item in tags])
+    _check_count(len(found))
+    return [
+        Loadable(
+            documents.read(path, manifests.MAX_CONFIG),
+            [str(item) for item in layers],
+            [str(item) for item in tags],
         )
-    return images
+        for path, layers, tags in found
+    ]
 
 
-def _layout_images(archive: Archive, platform: str) -> list[Loadable]:
+def _layout_images(documents: _Documents, data: bytes, platform: str) -> list[Loadable]:
     want = platforms.parse(platform) if platform else platforms.host_platform()
-    data = archive.read("index.json", _MAX_LIST) or b""
     index = manifests.parse(data, manifests.OCI_INDEX, "the archive")
     if not isinstance(index, manifests.Index) or not index.entries:
         raise errors.InvalidArgument("index.json of the archive names no image", kind="file")
     groups: dict[str, list[manifests.Descriptor]] = {}
     for entry in index.entries:
         groups.setdefault(_name(entry), []).append(entry)
-    images: list[Loadable] = []
+    chosen: list[tuple[str, manifests.Descriptor]] = []
     for name, entries in groups.items():
         if _variants(entries, name):
             entries = [_choose(entries, want, name)]
-        images.extend(_layout_image(archive, entry, name, want) for entry in entries)
-    return images
+        chosen.extend((name, entry) for entry in entries)
+    _check_count(len(chosen))
+    return [_layout_image(documents, entry, name, want) for name, entry in chosen]
 
 
 def _variants(entries: Sequence[manifests.Descriptor], name: str) -> bool:
@@ -107,14 +156,15 @@ def _variants(entries: Sequence[manifests.Descriptor], name: str) -> bool:
 
 
 def _layout_image(
-    archive: Archive, entry: manifests.Descriptor, name: str, want: Platform
+    documents: _Documents, entry: manifests.Descriptor, name: str, want: Platform
 ) -> Loadable:
     what = name or "the archive"
     for _ in range(_MAX_NESTING):
-        data = _blob(archive, entry, manifests.MAX_MANIFEST, what)
+        data = documents.read(_path(entry), manifests.MAX_MANIFEST, entry.digest, what)
         found = manifests.parse(data, entry.media_type, what)
         if isinstance(found, manifests.Manifest):
-            config = _blob(archive, found.config, manifests.MAX_CONFIG, what)
+            about = found.config
+            config = documents.read(_path(about), manifests.MAX_CONFIG, about.digest, what)
             paths = [_path(layer) for layer in found.layers]
             names = [name] if name else []
             return Loadable(config, paths, names, data, found.media_type, found.layers)
@@ -129,15 +179,6 @@ def _choose(
     if chosen is None:
         raise manifests.no_platform(entries, want, what)
     return entries[chosen]
-
-
-def _blob(archive: Archive, entry: manifests.Descriptor, limit: int, what: str) -> bytes:
-    path = _path(entry)
-    data = archive.read(path, limit)
-    if data is None:
-        raise errors.InvalidArgument(f"{path} no such file", kind="file", ref=path)
-    verify_bytes(data, entry.digest, f"{path} of {what}")
-    return data
 
 
 def _path(entry: manifests.Descriptor) -> str:

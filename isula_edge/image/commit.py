@@ -84,7 +84,10 @@ class Committer:
                 raise self.failure
 
     def close(self) -> None:
-        """Commits what was given, if nothing has failed, and ends the thread."""
+        """Commits what was given, if nothing has failed, and ends the thread.
+
+        A second call does nothing.
+        """
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -127,6 +130,8 @@ class Committer:
             self._end(error, left)
         except OSError as error:
             self._end(errors.Internal(f"cannot commit a layer: {error}", kind="layer"), left)
+        except Exception as error:  # noqa: BLE001 - outer loop: whoever waits must hear of it
+            self._end(errors.Internal(f"a commit failed: {error!r}", kind="layer"), left)
 
     def _end(self, error: errors.EngineError, left: list[Item]) -> None:
         with self._changed:

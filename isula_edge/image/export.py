@@ -8,6 +8,7 @@ header says, whatever becomes of it: what it lacks is zeros, what is too much is
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import stat
 import tarfile
@@ -27,11 +28,13 @@ if TYPE_CHECKING:
 
 __all__ = ["export", "mounted"]
 
+_log = logging.getLogger(__name__)
 _CHUNK = 256 * 1024
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_FIND = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 # of overlay itself, and of the container's confinement
 _OWN_XATTRS = ("trusted.overlay.", "user.overlay.", "security.selinux", "security.ima")
-_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE)
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE, errno.ENXIO)
 _NO_XATTRS = (errno.ENOTSUP, errno.ENODATA, errno.EPERM, *_GONE)
 _KINDS = {
     stat.S_IFLNK: tarfile.SYMTYPE,
@@ -78,6 +81,7 @@ class _Export:
             ) from error
         self._device = os.fstat(self._folders.root.fd).st_dev
         self._links: dict[tuple[int, int], bytes] = {}
+        self._skipped = 0
         # a file's times of access are no reason to write
         self._flags = _READ | (os.O_NOATIME if os.geteuid() == 0 else 0)
 
@@ -94,6 +98,11 @@ class _Export:
                     raise _failed(path, error) from error
                 continue
             pending.extend(reversed(self._directory(here)))
+        if self._skipped:
+            _log.warning(
+                "%d extended attributes have names that no tar can hold: they are left out",
+                self._skipped,
+            )
 
     def _directory(self, here: Directory) -> list[bytes]:
         """Writes a directory and the files in it; the directories in it."""
@@ -138,11 +147,9 @@ class _Export:
             self._links[key] = path
 
     def _file(self, parent: Directory, name: bytes, path: bytes) -> None:
-        fd = os.open(name, self._flags, dir_fd=parent.fd)
+        fd = self._open(parent, name)
         try:
             found = os.fstat(fd)
-            if not stat.S_ISREG(found.st_mode):
-                raise FileNotFoundError
             self._header(path, found, tarfile.REGTYPE, fd)
             left = found.st_size
             while left > 0:
@@ -152,6 +159,16 @@ class _Export:
                 left -= len(data)
         finally:
             os.close(fd)
+
+    def _open(self, parent: Directory, name: bytes) -> int:
+        """Opens a regular file and nothing else: to open a device may already do something."""
+        place = os.open(name, _FIND, dir_fd=parent.fd)
+        try:
+            if not stat.S_ISREG(os.fstat(place).st_mode):
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+            return os.open(f"/proc/self/fd/{place}", self._flags)
+        finally:
+            os.close(place)
 
     def _link(self, path: bytes, found: os.stat_result, target: bytes) -> None:
         info = _info(path, found, tarfile.LNKTYPE)
@@ -170,7 +187,12 @@ class _Export:
         info.linkname = _text(target)
         if kind == tarfile.REGTYPE:
             info.size = found.st_size
-        xattrs = {f"SCHILY.xattr.{name}": _text(data) for name, data in _xattrs(where).items()}
+        xattrs = {}
+        for name, data in _xattrs(where).items():
+            if _fits(name):
+                xattrs[f"SCHILY.xattr.{name}"] = _text(data)
+            else:
+                self._skipped += 1
         info.pax_headers = {**info.pax_headers, **xattrs}
         self._writer.entry(info, pax=True)
 
@@ -201,6 +223,15 @@ def _xattrs(where: int | bytes) -> dict[str, bytes]:
         if error.errno not in _NO_XATTRS:
             raise
     return found
+
+
+def _fits(name: str) -> bool:
+    """Whether a pax record can have an attribute of this name."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return "=" not in name
 
 
 def _text(data: bytes) -> str:

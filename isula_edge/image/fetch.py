@@ -68,6 +68,8 @@ class _Stage:
         """Where its blob goes; None for a layer that is there, once that is decided."""
         self.read_out = False
         """Whether nothing is left but to commit it."""
+        self.wrong = False
+        """Whether its blob is not what it should be: nobody shall go on from it."""
 
 
 class _Paced:
@@ -80,7 +82,7 @@ class _Paced:
 
     def recover(self, size: int, hasher: Hasher, /) -> int:
         have = self._spool.recover(size, hasher)
-        self._fetch.passed(have, 0.0)
+        self._fetch.have(have)
         self._last = self._fetch.now()
         return have
 
@@ -140,6 +142,10 @@ class _Fetch:
         with self._changed:
             self.current = number
             self._changed.notify_all()
+            held_below = self._stages[number].same_below >= self._applied
+        if held_below:
+            self.committer.hurry()
+        with self._changed:
             while self._locked <= number:
                 if self.failure is not None:
                     raise self.failure
@@ -169,18 +175,18 @@ class _Fetch:
 
     def stop(self, error: BaseException | None) -> None:
         """Ends what is going on.  What was brought is kept unless it is of no use."""
-        self._job.cancel()
+        # first the writers are told: what a connection gives after its end is no data
         self.fail(errors.Aborted("the download has ended"))
+        self._job.cancel()
+        self.committer.close()
         for thread in self._threads:
             # one that waits for a connection gives its file back when it is through
             thread.join(_JOIN_S)
         self._stopped = True
         space = isinstance(error, errors.NoSpace)
-        wrong = isinstance(error, errors.DataLoss | errors.InvalidArgument)
-        for number, stage in enumerate(self._stages):
+        for stage in self._stages:
             if stage.spool is not None:
-                useless = space or (wrong and number == self.current)
-                stage.spool.close(keep=not useless)
+                stage.spool.close(keep=not (space or stage.wrong))
 
     def _next(self) -> int | None:
         with self._changed:
@@ -211,8 +217,6 @@ class _Fetch:
     def _lock(self, number: int) -> None:
         """Waits until it is the stage's turn, and then for its blob."""
         stage = self._stages[number]
-        if stage.same_below >= 0:
-            self.committer.hurry()
         with self._changed:
             while self.failure is None and not (
                 self._locked == number
@@ -242,6 +246,10 @@ class _Fetch:
         if ahead <= 0 or self._pace.slow or self._stages[number].layer.size <= SMALL_BYTES:
             return True
         return ahead == 1 and self._stages[self.current].read_out
+
+    def have(self, count: int) -> None:
+        """``count`` bytes need not be transferred."""
+        self._pace.have(count)
 
     def passed(self, count: int, seconds: float) -> None:
         """``count`` bytes took a transfer so long."""
@@ -315,18 +323,13 @@ def fetch_layers(
     fetch = _Fetch(registry, store, stages, job, tmpdir, max_concurrent, limits)
     done: list[Applied] = []
     failed: BaseException | None = None
-    fetch.start()
-    committer = fetch.committer
     try:
+        fetch.start()
         with job.closing(lambda: fetch.fail(errors.Aborted("the request was cancelled"))):
-            try:
-                for number, diff_id in enumerate(diff_ids):
-                    done.append(_bring(store, job, fetch, number, diff_id, parent))
-                    parent = done[-1].chain_id
-            finally:
-                # those below a layer that failed are committed all the same
-                committer.close()
-            committer.wait()
+            for number, diff_id in enumerate(diff_ids):
+                done.append(_bring(store, job, fetch, number, diff_id, parent))
+                parent = done[-1].chain_id
+            fetch.committer.wait()
     except BaseException as error:
         failed, first = error, fetch.failure
         if isinstance(error, errors.EngineError) and first is not None and first is not error:
@@ -353,7 +356,11 @@ def _bring(
     if stage.spool is None:
         applied, word = _existing(store, stage.chain_id), "Exists"
     else:
-        layer = _unpack(store, job, stage.spool, stage.layer, diff_id, parent)
+        try:
+            layer = _unpack(store, job, stage.spool, stage.layer, diff_id, parent)
+        except (errors.DataLoss, errors.InvalidArgument) as error:
+            stage.wrong = error is not fetch.failure
+            raise
         applied, word = layer.applied, "Done"
 
     def committed() -> None:

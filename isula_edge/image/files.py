@@ -42,20 +42,30 @@ _DEVICES = {
 }
 # set by the engine, never by an image: they redirect overlayfs
 _ENGINE_XATTR = b"trusted.overlay."
+_MAX_LOST = 16
+# attributes of directories are kept until the end
+_MAX_DIRECTORY_XATTRS = 16 << 20
+_MAX_SIZE = 1 << 62
 
 
 class Files:
     """Puts the entries of ``reader`` below ``tree``.
 
-    ``recorder`` is told what of the tar is found in the tree afterwards.  ``size_bytes`` sums
-    up the files' sizes; ``lost_xattrs`` are names of attributes that the file system does not
-    take.
+    ``recorder`` is told what of the tar is found in the tree afterwards; ``check`` is called
+    for every entry, and what it raises ends the work.  ``size_bytes`` sums up the files'
+    sizes; ``lost`` counts attributes that the file system does not take, ``lost_xattrs`` are
+    some of their names.
     """
 
     def __init__(
-        self, reader: TarReader, tree: LayerTree, recorder: Recorder | None = None
+        self,
+        reader: TarReader,
+        tree: LayerTree,
+        recorder: Recorder | None = None,
+        check: Callable[[], object] | None = None,
     ) -> None:
         self._reader = reader
+        self._check = check
         self._tree = tree
         self._recorder = recorder
         tree.recorder = recorder
@@ -64,7 +74,9 @@ class Files:
         self._ids = (os.geteuid(), os.getegid())
         self.size_bytes = 0
         self.entries = 0
+        self.lost = 0
         self.lost_xattrs: set[str] = set()
+        self._kept_bytes = 0
         self._makers: dict[bytes, Callable[[Entry, Directory, bytes], None]] = {
             tar.REGULAR: self._regular,
             tar.DIRECTORY: self._directory,
@@ -79,6 +91,8 @@ class Files:
         """All entries to the end; raises EngineError that names the entry, or "no space"."""
         while (entry := self._reader.next()) is not None:
             self.entries += 1
+            if self._check is not None:
+                self._check()
             try:
                 self._entry(entry)
             except (errors.EngineError, OSError, ValueError, OverflowError) as error:
@@ -93,7 +107,7 @@ class Files:
         if not path:
             if entry.kind != tar.DIRECTORY:
                 raise errors.InvalidArgument("it has no name")
-            self._tree.directories[b""] = entry
+            self._until_the_end(b"", entry)
             return
         above, _, name = path.rpartition(b"/")
         parent = self._tree.directory(above)
@@ -117,6 +131,8 @@ class Files:
 
     def _regular(self, entry: Entry, parent: Directory, name: bytes) -> None:
         mode = entry.mode & 0o777
+        if self.size_bytes + entry.size > _MAX_SIZE:
+            raise errors.InvalidArgument(f"the layer's files have more than {_MAX_SIZE} bytes")
         try:
             fd = os.open(name, _CREATE, mode, dir_fd=parent.fd)
         except FileExistsError:
@@ -160,7 +176,18 @@ class Files:
 
     def _directory(self, entry: Entry, parent: Directory, name: bytes) -> None:
         self._tree.make_directory(parent, name)
-        self._tree.directories[join(parent.path, name)] = entry
+        self._until_the_end(join(parent.path, name), entry)
+
+    def _until_the_end(self, path: bytes, entry: Entry) -> None:
+        """Keeps what the directory gets when nothing is made in it any more."""
+        if entry.xattrs:
+            self._kept_bytes += sum(map(len, entry.xattrs)) + sum(map(len, entry.xattrs.values()))
+            if self._kept_bytes > _MAX_DIRECTORY_XATTRS:
+                raise errors.ResourceExhausted(
+                    "extended attributes of the layer's directories have more than "
+                    f"{_MAX_DIRECTORY_XATTRS >> 20} MiB"
+                )
+        self._tree.directories[path] = entry
 
     def _symlink(self, entry: Entry, parent: Directory, name: bytes) -> None:
         try:
@@ -229,7 +256,9 @@ class Files:
             except OSError as error:
                 if error.errno not in (errno.ENOTSUP, errno.EPERM):
                     raise
-                self.lost_xattrs.add(tar.shown(name))
+                self.lost += 1
+                if len(self.lost_xattrs) < _MAX_LOST:
+                    self.lost_xattrs.add(tar.shown(name))
 
     def _finish(self) -> None:
         tree = self._tree
@@ -237,6 +266,8 @@ class Files:
         tree.finish()
         # deepest first: who is not root may not pass a directory that has its mode
         for path in sorted(tree.directories, reverse=True):
+            if self._check is not None:
+                self._check()
             directory = tree.find(path)
             if directory is None or directory.path != path:
                 continue

@@ -35,6 +35,7 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 _CHUNK = 128 * 1024
+_MAX_SIZE = (1 << 63) - 1
 
 
 class Readable(Protocol):
@@ -186,7 +187,7 @@ def _unpack(
         plain = _Hashing(decompress.open_stream(stream), calculated, job)
         with ingest.new_recipe() as fd:
             recorder = Recorder(fd)
-            stats = unpack.unpack_layer(plain, ingest.path, ingest.style, recorder)
+            stats = unpack.unpack_layer(plain, ingest.path, ingest.style, recorder, job.check)
         # what follows the end of the tar, and of the compressed data, belongs to the digests
         _drain(plain)
         _drain(stream)
@@ -246,7 +247,8 @@ def image_event(
         "chain_ids": list(layers),
         "names": list(names),
         "digest_refs": list(digest_refs),
-        "size": size,
+        # layers may say more than the records and the wire can hold
+        "size": min(size, _MAX_SIZE),
     }
     if index_digest:
         image["index_digest"] = index_digest

@@ -6,6 +6,7 @@ pipe, is first copied to the directory for temporary files.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from isula_edge import errors
@@ -41,19 +42,21 @@ def load(
 ) -> dict[str, Any]:
     """Loads every image of ``source``; returns ``{"images": [names, or an id]}``.
 
-    ``tag`` replaces the names of a single image.  All names are checked before anything
-    is unpacked.  Layers that are in the store need not be in the archive.
+    ``tag`` replaces the names of a single image.  All names and configurations are checked,
+    and all layers found, before anything is unpacked.  Layers that are in the store need not
+    be in the archive.
     """
     with seekable_plain(source, tmpdir) as file:
-        archive = Archive(file.fileno())
+        archive = Archive(file.fileno(), job.check)
         images = images_of(archive, platform)
         names = _names(images, tag)
         loading = _Load(archive, store, job)
         loaded: list[str] = []
-        for image, given in zip(images, names, strict=True):
-            event = loading.run(image, given)
+        planned = [loading.plan(*item) for item in zip(images, names, strict=True)]
+        for plan in planned:
+            event = loading.run(plan)
             job.emit(event)
-            loaded.extend(given or [event["image"]["id"]])
+            loaded.extend(plan.names or [event["image"]["id"]])
         return {"images": loaded}
 
 
@@ -103,14 +106,27 @@ class _Blob:
         return data
 
 
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What is to be done for an image: ``members`` are its layers that are not there yet."""
+
+    image: Loadable
+    names: Sequence[str]
+    diff_ids: Sequence[Digest]
+    chain: Sequence[ChainId]
+    members: Sequence[Member]
+
+
 class _Load:
     def __init__(self, archive: Archive, store: LayerStore, job: Job) -> None:
         self._archive = archive
         self._store = store
         self._job = job
+        self._planned: set[str] = set()
 
-    def run(self, image: Loadable, names: Sequence[str]) -> dict[str, Any]:
-        """Brings the image's layers; the event that describes it."""
+    def plan(self, image: Loadable, names: Sequence[str]) -> _Plan:
+        """Checks an image and finds its layers, those of images that were planned before too."""
+        self._job.check()
         what = names[0] if names else "the image"
         count = len(image.layers)
         if not 1 <= count <= manifests.MAX_LAYERS:
@@ -120,22 +136,29 @@ class _Load:
             )
         config = manifests.parse_config(image.config, count, what)
         chain = digests.chain_ids(config.diff_ids)
-        held = self._job.held(chain)
+        held = self._job.held(chain) | self._planned
         present = max((n + 1 for n, chain_id in enumerate(chain) if chain_id in held), default=0)
         members = [
             self._member(path, diff_id, what)
             for path, diff_id in zip(image.layers[present:], config.diff_ids[present:], strict=True)
         ]
-        for diff_id in config.diff_ids[:present]:
+        self._planned.update(chain)
+        return _Plan(image, names, config.diff_ids, chain, members)
+
+    def run(self, plan: _Plan) -> dict[str, Any]:
+        """Brings the image's layers; the event that describes it."""
+        present = len(plan.chain) - len(plan.members)
+        for diff_id in plan.diff_ids[:present]:
             self._job.layer(diff_id, 0).done("Exists")
-        for number, member in enumerate(members, present):
+        blobs = plan.image.blobs
+        for number, member in enumerate(plan.members, present):
             self._layer(
                 member,
-                config.diff_ids[number],
-                chain[number - 1] if number else None,
-                image.blobs[number] if image.blobs else None,
+                plan.diff_ids[number],
+                plan.chain[number - 1] if number else None,
+                blobs[number] if blobs else None,
             )
-        return self._event(image, names, chain, config.diff_ids)
+        return self._event(plan)
 
     def _member(self, path: str, diff_id: Digest, what: str) -> Member:
         member = self._archive.find(path)
@@ -170,19 +193,14 @@ class _Load:
         )
         progress.done()
 
-    def _event(
-        self,
-        image: Loadable,
-        names: Sequence[str],
-        chain: Sequence[ChainId],
-        diff_ids: Sequence[Digest],
-    ) -> dict[str, Any]:
+    def _event(self, plan: _Plan) -> dict[str, Any]:
+        image, names, chain = plan.image, plan.names, plan.chain
         records = [self._store.get(chain_id) or {} for chain_id in chain]
         manifest, media_type = image.manifest, image.media_type
         if not manifest:
             sizes = [int(record.get("compressed_size", 0)) for record in records]
             manifest = manifests.docker_manifest(
-                image.config, list(zip(map(str, diff_ids), sizes, strict=True))
+                image.config, list(zip(map(str, plan.diff_ids), sizes, strict=True))
             )
             media_type = manifests.DOCKER_MANIFEST
         digest = digests.of_bytes(manifest)

@@ -36,6 +36,11 @@ class Pace:
         """Whether the link is known to take its time over what is missing."""
         return self._slow
 
+    def have(self, count: int) -> None:
+        """``count`` bytes were there already: they say nothing about the link."""
+        with self._lock:
+            self._missing -= count
+
     def passed(self, count: int, seconds: float) -> bool:
         """``count`` bytes took a transfer so many seconds; whether :attr:`slow` is new now."""
         with self._lock:

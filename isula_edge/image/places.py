@@ -64,34 +64,28 @@ def try_each(
     Tells the daemon which hosts could not be reached, and which can be again.  Raises the
     error of the last of ``places``; its message has those of the others too.
     """
-    failures: dict[Endpoint, errors.EngineError] = {}
     order = sorted(dict.fromkeys(places), key=lambda place: place.host in unreachable)
-    for endpoint in order:
-        try:
-            found = _patiently(endpoint, attempt, clock, patient=endpoint is order[-1])
-        except (errors.NoSpace, errors.Aborted):
-            raise
-        except errors.EngineError as error:
-            if len(order) > 1:
-                _log.warning("%s: %s", endpoint.host, error)
-                if isinstance(error, Transient) and not error.status:
-                    job.emit({"unreachable": endpoint.host})
-            failures[endpoint] = error
-            continue
-        if endpoint.host in unreachable:
-            job.emit({"reachable": endpoint.host})
-        return found
-    raise _joined(failures, failures[places[-1]])
-
-
-def _patiently(endpoint: Endpoint, attempt: Attempt[_T], clock: ClockWait, *, patient: bool) -> _T:
-    """One place, again and again while only the clock is in its way."""
     while True:
-        try:
-            return attempt(endpoint, patient=patient)
-        except NotYetValid:
-            if not clock.again(endpoint.host):
+        failures: dict[Endpoint, errors.EngineError] = {}
+        for endpoint in order:
+            try:
+                found = attempt(endpoint, patient=endpoint is order[-1])
+            except (errors.NoSpace, errors.Aborted):
                 raise
+            except errors.EngineError as error:
+                if len(order) > 1:
+                    _log.warning("%s: %s", endpoint.host, error)
+                    if isinstance(error, Transient) and not error.status:
+                        job.emit({"unreachable": endpoint.host})
+                failures[endpoint] = error
+                continue
+            if endpoint.host in unreachable:
+                job.emit({"reachable": endpoint.host})
+            return found
+        # only when no place is of use, the clock is waited for: it may be all that is wrong
+        late = [place for place in order if isinstance(failures[place], NotYetValid)]
+        if not late or not clock.again(late[0].host):
+            raise _joined(failures, failures[places[-1]])
 
 
 def _joined(

@@ -231,7 +231,9 @@ class Recipe:
             if kind == OPERATIONS:
                 self._operations.append(block)
             elif kind == CONTENT:
-                self._content.setdefault(path, []).append(block)
+                blocks = self._content.setdefault(path, [])
+                # one path for all blocks of a file
+                blocks.append(block._replace(path=blocks[0].path) if blocks else block)
             else:
                 raise self._damaged("a block is of no known kind")
             at += BLOCK.size + path_length + packed + CRC.size

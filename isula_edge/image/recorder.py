@@ -12,7 +12,9 @@ import stat
 import zlib
 from typing import TYPE_CHECKING
 
+from isula_edge import errors
 from isula_edge.image import recipe
+from isula_edge.image.tar_extensions import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -21,6 +23,7 @@ __all__ = ["Recorder"]
 
 _BLOCK_BYTES = 512 * 1024
 _LEVEL = 1
+_MAX_CONTENT = 100_000
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -39,6 +42,7 @@ class Recorder:
         self._references = 0
         self._length = 0
         self._linked: set[int] = set()
+        self._contents = 0
         self.size_bytes = 0
         self._write(recipe.MAGIC)
 
@@ -72,7 +76,8 @@ class Recorder:
     def removing(self, dir_fd: int, name: bytes, path: bytes) -> None:
         """Copies what the layer's own file ``path`` holds; called before it is deleted.
 
-        It may be a file of any type.
+        It may be a file of any type.  Raises ResourceExhausted when that happened for
+        100,000 pieces of 512 KiB or less.
         """
         if self._linked and hash(path) in self._linked:
             # without this a large file and many links to it would be copied many times
@@ -88,12 +93,22 @@ class Recorder:
         try:
             empty = True
             for offset, data in _data(fd, found.st_size):
-                self._block(recipe.CONTENT, data, path, self._references, offset)
+                self._content(data, path, offset)
                 empty = False
             if empty:
-                self._block(recipe.CONTENT, b"", path, self._references, 0)
+                self._content(b"", path, 0)
         finally:
             os.close(fd)
+
+    def _content(self, data: bytes, path: bytes, offset: int) -> None:
+        self._contents += 1
+        if self._contents > _MAX_CONTENT:
+            # who reads the recipe has a few words in memory for each
+            raise errors.ResourceExhausted(
+                f"the layer replaces its own files too often, the last one is {shown(path)}",
+                kind="layer",
+            )
+        self._block(recipe.CONTENT, data, path, self._references, offset)
 
     def finish(self) -> None:
         """The tar has ended: completes the recipe, whose ``size_bytes`` are known then."""

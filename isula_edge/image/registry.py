@@ -262,7 +262,7 @@ class Registry:
         response = self._follow(self._base, {})
         try:
             self._reached = True
-            if response.status == 401:
+            if response.status == 401 and not response.elsewhere:
                 self._authorizer.challenged(response.headers, "", probe=True)
             elif response.status == 429 or response.status >= 500:
                 raise self._refused(response, self._base)
@@ -282,7 +282,8 @@ class Registry:
             if response.status in (200, 206):
                 return response
             try:
-                refused = response.status == 401 and not last
+                # whoever a redirect led to has no say in where our credentials go
+                refused = response.status == 401 and not last and not response.elsewhere
                 if refused and self._authorizer.challenged(response.headers, authorization):
                     response.drain()
                     continue
@@ -302,6 +303,7 @@ class Registry:
             response = self._transport.send("GET", url, sent)
             location = response.headers.get("Location", "")
             if response.status not in _REDIRECTS or not location:
+                response.elsewhere = Origin.of(url) != origin
                 return response
             response.drain()
             response.close()

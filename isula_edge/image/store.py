@@ -59,7 +59,11 @@ class Image:
     def run_config(self) -> dict[str, Any]:
         """The ``config`` object of the image's configuration."""
         found = self.document.get("config")
-        return found if isinstance(found, dict) else {}
+        if not isinstance(found, dict):
+            return {}
+        if not isinstance(found.get("Labels") or {}, dict):
+            return {**found, "Labels": {}}
+        return found
 
     @property
     def platform(self) -> tuple[str, str]:

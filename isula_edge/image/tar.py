@@ -50,6 +50,9 @@ _HEADER = struct.Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12s")
 _NO_DATA = frozenset((HARD_LINK, SYMLINK, CHARACTER_DEVICE, BLOCK_DEVICE, DIRECTORY, FIFO))
 _REGULAR = frozenset((REGULAR, b"\0", b"7", b"S"))
 _XATTR = b"SCHILY.xattr."
+# Linux's own limits of one attribute; ext4 has room for less in a whole file
+_MAX_XATTR_NAME = 255
+_MAX_XATTRS = 64 << 10
 
 
 class _Readable(Protocol):
@@ -274,7 +277,10 @@ class TarReader:
             _apply(entry, records)
         if long_name:
             entry.name = long_name
-        if long_link and kind in (HARD_LINK, SYMLINK):
+        if kind not in (HARD_LINK, SYMLINK):
+            # entries of directories are kept for long
+            entry.link = b""
+        elif long_link:
             entry.link = long_link
         self._data_follows(0 if kind in _NO_DATA else entry.size)
         if kind in _REGULAR and entry.kind != DIRECTORY:
@@ -308,6 +314,7 @@ class TarReader:
 
 def _apply(entry: Entry, records: Records) -> None:
     """Puts pax records over what the header says; an empty value leaves it."""
+    room = _MAX_XATTRS
     for key, value in records.items:
         setter = _SETTERS.get(key)
         if setter is not None:
@@ -316,7 +323,21 @@ def _apply(entry: Entry, records: Records) -> None:
         elif key.startswith(_XATTR):
             if entry.xattrs is None:
                 entry.xattrs = {}
-            entry.xattrs[key[len(_XATTR) :]] = value
+            name = key[len(_XATTR) :]
+            room -= len(value)
+            if len(name) > _MAX_XATTR_NAME or room < 0:
+                raise _large_xattr(entry, name)
+            entry.xattrs[name] = value
+
+
+def _large_xattr(entry: Entry, name: bytes) -> errors.InvalidArgument:
+    file = shown(entry.name)
+    why = (
+        f"an extended attribute's name has more than {_MAX_XATTR_NAME} bytes"
+        if len(name) > _MAX_XATTR_NAME
+        else f"with {shown(name)} its extended attributes have more than {_MAX_XATTRS} bytes"
+    )
+    return errors.InvalidArgument(f"cannot unpack {file}: {why}", kind="layer", ref=file)
 
 
 def _set_name(entry: Entry, value: bytes) -> None:

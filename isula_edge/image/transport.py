@@ -137,6 +137,8 @@ class Response:
         self._job = job
         self._since = self._paused = job.now()
         self._bytes = 0
+        self.elsewhere = False
+        """Whether a redirect led to another origin than the one that was asked."""
         self.status = raw.status
         self.headers: Mapping[str, str] = raw.headers
 

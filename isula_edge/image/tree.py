@@ -8,6 +8,7 @@ in it.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import errno
 import os
@@ -21,6 +22,8 @@ __all__ = ["DIRECTORY_FLAGS", "MODE_OF_MISSING", "Directory", "Tree", "clean", "
 DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAX_OPEN = 128
 _MAX_LINKS = 40
+_MAX_STEPS = 4096
+_MAX_ABOVE = 64
 _MAX_PATH = 4095
 MODE_OF_MISSING = 0o755
 """Of directories that have no entry (case A18)."""
@@ -134,14 +137,24 @@ class Tree:
 
     def _walk(self, path: bytes, *, create: bool) -> Directory:
         here, todo = self._nearest(path)
-        links = 0
+        above: collections.deque[Directory] = collections.deque(maxlen=_MAX_ABOVE)
+        links = steps = 0
         while todo:
             name = todo.pop()
+            steps += 1
             if name == b"..":
-                here = self._walk(here.path.rpartition(b"/")[0], create=False)
+                steps += 0 if above else self._ascend(here, above)
+                here = above.pop()
+            if steps > _MAX_STEPS:
+                raise errors.InvalidArgument(
+                    f"{shown(path)} leads through more than {_MAX_STEPS} directories",
+                    kind="layer",
+                )
+            if name == b"..":
                 continue
             step = self._step(here, name, create)
             if isinstance(step, Directory):
+                above.append(here)
                 here = step
                 continue
             links += 1
@@ -149,8 +162,22 @@ class Tree:
                 raise errors.InvalidArgument(f"too many symbolic links in {shown(path)}")
             if step.startswith(b"/"):
                 here = self.root
+                above.clear()
             todo.extend(part for part in reversed(step.split(b"/")) if part not in (b"", b"."))
         return here
+
+    def _ascend(self, directory: Directory, above: collections.deque[Directory]) -> int:
+        """Puts what ``directory`` lies in on ``above``: how many steps it took to get there."""
+        here, todo = self._nearest(directory.path.rpartition(b"/")[0])
+        steps = len(todo)
+        above.append(here)
+        while todo:
+            step = self._step(here, todo.pop(), create=False)
+            if not isinstance(step, Directory):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+            here = step
+            above.append(here)
+        return steps
 
     def _nearest(self, path: bytes) -> tuple[Directory, list[bytes]]:
         """The nearest open directory above ``path``, and what is left, last part first."""

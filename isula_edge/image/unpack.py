@@ -26,6 +26,8 @@ from isula_edge.image.whiteout import layer_tree
 from isula_edge.sys import syscalls
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from isula_edge.image.recorder import Recorder
     from isula_edge.snapshot.base import Style
 
@@ -49,17 +51,22 @@ class LayerStats:
 
 
 def unpack_layer(
-    stream: _Readable, root: str, style: Style, recorder: Recorder | None = None
+    stream: _Readable,
+    root: str,
+    style: Style,
+    recorder: Recorder | None = None,
+    check: Callable[[], object] | None = None,
 ) -> LayerStats:
     """Unpacks ``stream``, an uncompressed tar, into the existing directory ``root``.
 
     Reads to the end of the tar, maybe further, maybe not to the end of the stream; with
     ``recorder``, which has the layer's recipe then, to the end of the stream.  Raises what
     the stream raises; DataLoss or InvalidArgument for what is not in order, with the
-    entry's name; OSError ENOSPC.  What was made until then stays.
+    entry's name; OSError ENOSPC.  What was made until then stays.  ``check`` is called for
+    every entry, by the thread that makes the files: what it raises ends the work.
     """
     feed = _Feed()
-    worker = _Worker(feed, root, style, recorder)
+    worker = _Worker(feed, root, style, recorder, check)
     worker.start()
     try:
         feed.pump(stream)
@@ -67,8 +74,12 @@ def unpack_layer(
         worker.join()
     if worker.failure is not None:
         raise worker.failure
-    for name in sorted(worker.lost_xattrs):
-        _log.warning("the file system does not take extended attribute %s of the layer", name)
+    if worker.lost:
+        _log.warning(
+            "the file system does not take %d extended attributes of the layer, among them %s",
+            worker.lost,
+            ", ".join(sorted(worker.lost_xattrs)),
+        )
     return worker.stats
 
 
@@ -120,13 +131,22 @@ class _Feed:
 class _Worker(threading.Thread):
     """The thread that is locked into the layer."""
 
-    def __init__(self, feed: _Feed, root: str, style: Style, recorder: Recorder | None) -> None:
+    def __init__(
+        self,
+        feed: _Feed,
+        root: str,
+        style: Style,
+        recorder: Recorder | None,
+        check: Callable[[], object] | None,
+    ) -> None:
         super().__init__(name="unpack", daemon=True)
         self._feed = feed
         self._root = root
         self._style = style
         self._recorder = recorder
+        self._check = check
         self.failure: BaseException | None = None
+        self.lost = 0
         self.lost_xattrs: set[str] = set()
         self.stats = LayerStats(0, 0)
 
@@ -135,10 +155,10 @@ class _Worker(threading.Thread):
         try:
             recorder = self._recorder
             reader = TarReader(self._feed, recorder.raw if recorder is not None else None)
-            files = Files(reader, layer_tree(self._enter(), self._style), recorder)
+            files = Files(reader, layer_tree(self._enter(), self._style), recorder, self._check)
             files.unpack()
             self.stats = LayerStats(files.size_bytes, files.entries)
-            self.lost_xattrs = files.lost_xattrs
+            self.lost, self.lost_xattrs = files.lost, files.lost_xattrs
         except BaseException as error:  # noqa: BLE001 - raised again by the caller
             self.failure = error
         finally:

@@ -38,6 +38,7 @@ removed, committed ones are left to the daemon.  Diagnostics go to standard erro
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import queue
@@ -135,7 +136,9 @@ class _Channel:
         while True:
             time.sleep(_GRACE_S)
             if job.may_end:
-                self.send({"x": errors.to_wire(errors.Aborted(_CANCELLED))})
+                # the daemon may be gone
+                with contextlib.suppress(errors.EngineError, OSError):
+                    self.send({"x": errors.to_wire(errors.Aborted(_CANCELLED))})
                 os._exit(0)
 
 

@@ -150,21 +150,39 @@ def parse(options: Mapping[str, Any], *, cpus: int, cpuset: str = "", mems: str 
     """
     settings = Settings()
     for key, value in options.items():
-        if key in _PLAIN:
-            setattr(
-                settings, _PLAIN[key], list(value) if isinstance(value, (list, tuple)) else value
-            )
-        elif key in _BOOLEANS:
-            setattr(settings, key, values.parse_bool(key.replace("_", "-"), value))
-        elif key in _READERS:
-            _READERS[key](settings, value)
-        elif key in _RESOURCES:
-            _RESOURCES[key](settings, value, (cpus, cpuset, mems))
-        elif key not in _CLIENT_ONLY:
-            _unserved(key, value)
+        try:
+            _read(settings, key, value, (cpus, cpuset, mems))
+        except (AttributeError, TypeError) as error:
+            flag = str(key).replace("_", "-")
+            raise errors.InvalidArgument(
+                f"--{flag} cannot be {value!r:.100}", kind="flag", ref=flag
+            ) from error
     _check(settings)
     settings.mounts = unique(settings.mounts)
     return settings
+
+
+def _read(settings: Settings, key: str, value: Any, host: tuple[int, str, str]) -> None:
+    if key in _PLAIN:
+        setattr(settings, _PLAIN[key], _plain(getattr(settings, _PLAIN[key]), value))
+    elif key in _BOOLEANS:
+        setattr(settings, key, values.parse_bool(key.replace("_", "-"), value))
+    elif key in _READERS:
+        _READERS[key](settings, value)
+    elif key in _RESOURCES:
+        _RESOURCES[key](settings, value, host)
+    elif key not in _CLIENT_ONLY:
+        _unserved(key, value)
+
+
+def _plain(default: Any, value: Any) -> Any:
+    """``value`` if it is of the kind of ``default``: strings, or one or none; TypeError."""
+    if isinstance(default, list) and isinstance(value, (list, tuple)):
+        if all(isinstance(item, str) for item in value):
+            return list(value)
+    elif not isinstance(default, list) and isinstance(value, (str, type(default))):
+        return value
+    raise TypeError("it is of another kind")
 
 
 def _unserved(key: str, value: Any) -> None:

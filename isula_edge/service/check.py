@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from isula_edge import errors
 from isula_edge.service import disk, prune
+from isula_edge.snapshot.base import remove_tree
 from isula_edge.store.records import SUFFIX, quarantine, read_record, write_record
 from isula_edge.sys import atomic
 from isula_edge.types import ChainId
@@ -146,15 +147,24 @@ class Checkup:
             result = await engine.images.ask(request, handle)
         finally:
             engine.images.release(chains)
+            collected = [chain for chain in chains if chain in before]
+            await asyncio.shield(engine.images.collect(collected))
         bad = {str(chain): str(text) for chain, text in result["bad"].items()}
         self.unverified = [str(chain) for chain in result["unverified"]]
-        await engine.images.collect([chain for chain in chains if chain in before])
         needed = engine.images.needed()
-        found = [
-            self._found("layer", chain, self._users(chain), text)
-            for chain, text in self._with_children(bad).items()
-            if chain in needed
-        ]
+
+        def report(kind: str, texts: dict[str, str]) -> list[Problem]:
+            return [
+                self._found(kind, str(chain), self._users(chain), str(text))
+                for chain, text in texts.items()
+                if chain in needed
+            ]
+
+        found = report("layer", self._with_children(bad))
+        report("layer", {chain: f"not checked: {why}" for chain, why in result["unread"].items()})
+        recipes = report("recipe", result["recipes"])
+        if self._fetch:
+            found += recipes
         if found and self._repair:
             await self._replace(found)
 
@@ -187,6 +197,7 @@ class Checkup:
     async def _replace(self, found: list[Problem]) -> None:
         """Puts bad layers aside and fetches the images that have them again."""
         aside: list[Problem] = []
+        moved: dict[str, list[tuple[str, str]]] = {}
         async with self._engine.images.settled():
             for problem in found:
                 holder = self._running_on(problem.ref)
@@ -195,8 +206,12 @@ class Checkup:
                 elif self._engine.images.leased(problem.ref):
                     problem.problem += "; it is in use now: try again"
                 else:
-                    await asyncio.to_thread(self._put_aside, ChainId(problem.ref))
-                    aside.append(problem)
+                    chain = ChainId(problem.ref)
+                    moved[chain] = await asyncio.to_thread(self._put_aside, chain)
+                    if self._engine.layers.has(chain):
+                        problem.problem += "; it cannot be put aside, see the log of isulad"
+                    else:
+                        aside.append(problem)
         if not self._fetch:
             return
         failures: dict[str, str] = {}
@@ -210,16 +225,34 @@ class Checkup:
                 continue
             reasons = [failures.get(image.id, "") for image in self._images_of(problem.ref)]
             why = next(filter(None, reasons), "no image has it")
-            problem.problem += f"; put aside, and not fetched again: {why}"
+            if problem.kind == "recipe" and await self._put_back(problem.ref, moved[problem.ref]):
+                problem.problem += f"; not fetched again: {why}"
+            else:
+                problem.problem += f"; put aside, and not fetched again: {why}"
 
-    def _put_aside(self, chain: ChainId) -> None:
+    def _put_aside(self, chain: ChainId) -> list[tuple[str, str]]:
+        """Moves all there is of a layer to quarantine: from where to where."""
         layers = self._engine.layers
-        folder = layers.records.quarantine_dir
-        if os.path.exists(layers.records.path(chain.partition(":")[2])):
-            layers.records.put_aside(chain.partition(":")[2], "its layer is bad")
-        for path in (layers.tree(chain), layers.recipe(chain)):
-            if os.path.lexists(path):
-                quarantine(path, folder)
+        folder, key = layers.records.quarantine_dir, chain.partition(":")[2]
+        moved = []
+        record = layers.records.path(key)
+        if os.path.exists(record):
+            moved.append((record, layers.records.put_aside(key, "its layer is bad")))
+        if not os.path.exists(record):
+            for path in (layers.tree(chain), layers.recipe(chain)):
+                if os.path.lexists(path):
+                    moved.append((path, quarantine(path, folder)))
+        return moved
+
+    async def _put_back(self, chain: str, moved: list[tuple[str, str]]) -> bool:
+        """Undoes :meth:`_put_aside`, the record last; whether the layer is there again."""
+        async with self._engine.images.settled():
+            if not self._engine.layers.has(ChainId(chain)):
+                try:
+                    await asyncio.to_thread(_move_back, moved)
+                except OSError as error:
+                    _log.error("layer %s stays in quarantine: %s", chain, error)
+            return self._engine.layers.has(ChainId(chain))
 
     async def _pull(self, image: Image) -> str:
         """Fetches an image by its digest: why that failed, or ''."""
@@ -251,12 +284,24 @@ class Checkup:
             for path in (*prune.idle_strays(engine, where), *where.abandoned())
             if not path.startswith(aside)
         ]
+        if not self._fetch:
+            # a crash may be why nobody knows whose it is
+            writable = f"{engine.layers.driver.home}/rw/"
+            paths = [path for path in paths if not path.startswith(writable)]
         found = [self._found("stray", path, [], "it belongs to nothing") for path in paths]
         if self._repair:
             await prune.remove_paths(paths)
             for problem in found:
                 if not os.path.lexists(problem.ref):
                     problem.repaired = "removed"
+
+
+def _move_back(moved: list[tuple[str, str]]) -> None:
+    for path, aside in reversed(moved):
+        if path != aside:
+            remove_tree(path)
+            os.rename(aside, path)
+            atomic.fsync_dir(os.path.dirname(path))
 
 
 def _name(image: Image) -> str:
@@ -268,17 +313,25 @@ class Marker:
 
     def __init__(self, graph: str) -> None:
         self._path = f"{graph}/NEED_CHECK"
+        self._wanted = False
 
     def begin(self) -> bool:
-        """Sets it; whether it was there."""
+        """Sets it; whether it was there, and stays until :meth:`checked`."""
         if os.path.exists(self._path):
+            self._wanted = True
             return True
         with contextlib.suppress(errors.NoSpace):
             atomic.write(self._path, b"")
         return False
 
+    def checked(self) -> None:
+        """Everything was checked."""
+        self._wanted = False
+
     def end(self) -> None:
-        """Takes it away; not there is fine."""
+        """Takes it away, unless a check was wanted and did not end; not there is fine."""
+        if self._wanted:
+            return
         with contextlib.suppress(OSError):
             os.unlink(self._path)
             atomic.fsync_dir(os.path.dirname(self._path))
@@ -297,4 +350,5 @@ async def check_after_crash(engine: Engine) -> None:
         if not problem.repaired:
             names = f" of {', '.join(problem.names)}" if problem.names else ""
             engine.warn(f"{problem.kind} {problem.ref}{names}: {problem.problem}")
+    engine.marker.checked()
     _log.info("layers are checked")

@@ -366,7 +366,7 @@ class Containers:
 
         follow = bool(params.get("follow")) and container.running
         ended = container.ended
-        tail = int(params.get("tail", -1))
+        tail = -1 if params.get("tail") is None else int(params["tail"])
         lines, offset = await asyncio.to_thread(container_logs.read_tail, path, tail)
         for line in lines:
             if not await show(line):
@@ -423,11 +423,17 @@ class _Nobody:
 
 
 def size_of(params: Mapping[str, Any]) -> tuple[int, int] | None:
-    """(rows, columns) of ``params``, or None."""
+    """(rows, columns) of ``params``, or None; InvalidArgument for anything else."""
     size = params.get("size")
-    if isinstance(size, (list, tuple)) and len(size) == 2:
-        return int(size[0]) & 0xFFFF, int(size[1]) & 0xFFFF
-    return None
+    if size is None:
+        return None
+    if (
+        isinstance(size, (list, tuple))
+        and len(size) == 2
+        and all(isinstance(item, int) and not isinstance(item, bool) for item in size)
+    ):
+        return size[0] & 0xFFFF, size[1] & 0xFFFF
+    raise errors.InvalidArgument("size must be rows and columns", kind="param", ref="size")
 
 
 def _shown(ref: str, image: Image) -> str:

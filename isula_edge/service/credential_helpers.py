@@ -54,14 +54,17 @@ class Helper:
         token = credentials.identity_token
         pair = (_IDENTITY, token) if token else (credentials.username, credentials.password)
         entry = {"ServerURL": key, "Username": pair[0], "Secret": pair[1]}
-        await self._run("store", json.dumps(entry))
+        await self._run("store", json.dumps(entry), pair[1])
 
     async def erase(self, key: str) -> bool:
         """Makes the helper forget what is under ``key``; False when it knew nothing."""
         return await self._run("erase", key) is not None
 
-    async def _run(self, action: str, data: str) -> bytes | None:
-        """What the helper answers; None for its "credentials not found"."""
+    async def _run(self, action: str, data: str, secret: str = "") -> bytes | None:
+        """What the helper answers; None for its "credentials not found".
+
+        ``secret`` is the part of ``data`` that nobody may see.
+        """
         path = shutil.which(self.program, path=_PATH)
         if path is None:
             raise self._failed(
@@ -83,7 +86,11 @@ class Helper:
         if code == 0:
             return out
         # helpers say on standard output what is wrong
-        words = _line(out) or _line(err)
+        if _ABSENT in _line(out):
+            return None
+        words = _words(out, secret)
+        if not words and _words(err, secret):
+            words = _line(err.strip().partition(b"\n")[0])
         if _ABSENT in words:
             return None
         if code == _KILLED and not words:
@@ -96,6 +103,16 @@ class Helper:
         return kind(
             f"credential helper {self.program} {what}", kind="helper", ref=self.program, hint=hint
         )
+
+
+def _words(data: bytes, secret: str) -> str:
+    """As :func:`_line`; '' where a secret may be in it."""
+    text = data.decode(errors="replace")
+    if text.lstrip().startswith("{") or "Secret" in text:
+        return ""
+    if secret and (secret in text or json.dumps(secret)[1:-1] in text):
+        return ""
+    return _line(data)
 
 
 def _line(data: bytes) -> str:

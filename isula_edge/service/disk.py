@@ -7,10 +7,12 @@ and of the directory for temporary files.
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from isula_edge.image import partial, slots
+from isula_edge.store.records import quarantined_names
 from isula_edge.sys import atomic
 from isula_edge.types import ChainId
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["Places", "Usage", "df", "measure", "places"]
 
 _INGEST = "ingest-"
+_CONTAINER = re.compile(r"%engines%[^%]+%([0-9a-f]{64})(?:\.[0-9]+)?$")
+"""The name of a container's directory in quarantine."""
 
 
 @dataclass(slots=True)
@@ -29,13 +33,15 @@ class Places:
     """Paths below the graph by what they are; ``layers`` and ``containers`` by their ids.
 
     ``unfinished`` are downloads and layers that are being unpacked, ``strays`` what a crash
-    left and what is damaged.  ``busy`` says that workers may be making some of these now.
+    left and what is damaged.  ``damaged`` is all there is of containers whose record is in
+    quarantine: they may run.  ``busy`` says that workers may be making some of these now.
     """
 
     layers: dict[str, list[str]] = field(default_factory=dict)
     containers: dict[str, list[str]] = field(default_factory=dict)
     unfinished: list[str] = field(default_factory=list)
     strays: list[str] = field(default_factory=list)
+    damaged: dict[str, list[str]] = field(default_factory=dict)
     records: list[str] = field(default_factory=list)
     downloads: str = ""
     busy: bool = False
@@ -46,7 +52,11 @@ class Places:
 
     def all(self) -> Iterable[str]:
         """Every path."""
-        for group in (*self.layers.values(), *self.containers.values()):
+        for group in (
+            *self.layers.values(),
+            *self.containers.values(),
+            *self.damaged.values(),
+        ):
             yield from group
         yield from (*self.unfinished, *self.strays, *self.records, self.downloads)
 
@@ -69,18 +79,10 @@ def places(engine: Engine) -> Places:
             found.unfinished.append(path)
         elif name != "rw":
             found.strays.append(path)
-    known = engine.table.known()
-    folders = [f"{home}/rw", *(f"{graph}/engines/{name}" for name in engine.runtimes)]
-    for folder in folders:
-        for name in _listed(folder):
-            if name in known:
-                found.containers.setdefault(name, []).append(f"{folder}/{name}")
-            else:
-                found.strays.append(f"{folder}/{name}")
+    _add_containers(engine, found)
     for name in _listed(engine.images.tmpdir):
         if name not in (partial.FOLDER, slots.FOLDER):
             found.unfinished.append(f"{engine.images.tmpdir}/{name}")
-    found.strays += [f"{graph}/quarantine/{name}" for name in _listed(f"{graph}/quarantine")]
     for folder in found.records:
         found.strays += [
             f"{folder}/{name}" for name in _listed(folder) if name.startswith(atomic.TEMP_PREFIX)
@@ -95,6 +97,30 @@ def _layer_paths(engine: Engine) -> dict[str, str]:
         found[engine.layers.tree(ChainId(chain))] = chain
         found[engine.layers.recipe(ChainId(chain))] = chain
     return found
+
+
+def _add_containers(engine: Engine, found: Places) -> None:
+    """Adds what containers have, and everything in quarantine."""
+    graph = engine.config.graph
+    known, unreadable = engine.table.known(), engine.table.unreadable()
+    folders = [f"{engine.layers.driver.home}/rw"]
+    folders += [f"{graph}/engines/{name}" for name in engine.runtimes]
+    for folder in folders:
+        for name in _listed(folder):
+            path, plain = f"{folder}/{name}", name.removeprefix("dead-")
+            if name in known:
+                found.containers.setdefault(name, []).append(path)
+            elif plain in unreadable:
+                found.damaged.setdefault(plain, []).append(path)
+            else:
+                found.strays.append(path)
+    for name in quarantined_names(f"{graph}/quarantine"):
+        path, match = f"{graph}/quarantine/{name}", _CONTAINER.search(name)
+        owner = match[1] if match else next((key for key in found.damaged if key in name), "")
+        if owner:
+            found.damaged.setdefault(owner, []).append(path)
+        else:
+            found.strays.append(path)
 
 
 def _listed(folder: str) -> list[str]:
@@ -149,7 +175,7 @@ async def measure(engine: Engine, where: Places) -> Usage:
         images=of(where.records),
         unfinished=of((*where.unfinished, where.downloads)),
         in_progress=of((*where.unfinished, where.downloads)) if where.busy else active,
-        strays=of(where.strays),
+        strays=of((*where.strays, *(path for it in where.damaged.values() for path in it))),
     )
 
 
@@ -169,7 +195,13 @@ async def df(engine: Engine) -> dict[str, Any]:
                 "size": usage.unfinished,
                 "reclaimable": max(0, usage.unfinished - usage.in_progress),
             },
-            _row("Leftovers", len(where.strays), 0, usage.strays, usage.strays),
+            _row(
+                "Leftovers",
+                len(where.strays) + sum(map(len, where.damaged.values())),
+                0,
+                usage.strays,
+                usage.strays,
+            ),
             _row("Engine data", 1, 1, usage.engine, 0),
         ],
         "images": _image_items(engine, usage),

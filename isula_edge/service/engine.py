@@ -37,6 +37,7 @@ from isula_edge.snapshot.choose import DRIVERS, choose_driver
 from isula_edge.snapshot.layers import LayerStore
 from isula_edge.snapshot.overlay import why_not
 from isula_edge.store.records import SUFFIX, quarantine, read_record, write_record
+from isula_edge.store.schema import NewerRecord
 from isula_edge.sys import atomic, syscalls
 from isula_edge.sys.inotify import Watcher
 from isula_edge.sys.process import Reaper
@@ -148,11 +149,14 @@ class Engine:
         config = self.config
         atomic.make_dir(f"{config.graph}/storage", 0o711)
         path = f"{config.graph}/engine.cbor"
-        recorded = ""
+        recorded, newer = "", False
         try:
             recorded = str(read_record(path, "engine").get("driver", ""))
         except FileNotFoundError:
             pass
+        except NewerRecord as error:
+            newer = True
+            self.warn(f"{path} is left alone: {error}")
         except errors.DamagedRecord as error:
             self._damaged.append(quarantine(path, f"{config.graph}/quarantine"))
             _log.error("%s; moved to %s", error, self._damaged[0])
@@ -169,7 +173,7 @@ class Engine:
             several=several,
             options=config.storage_options,
         )
-        if recorded != driver.name or not os.path.exists(path):
+        if not newer and (recorded != driver.name or not os.path.exists(path)):
             write_record(path, "engine", {"driver": driver.name})
         self.layers = LayerStore(config.graph, driver.name, driver)
         reserve = Reserve(f"{config.graph}/spare")
@@ -194,6 +198,14 @@ class Engine:
         """Removes what a crash left; keeps every tree that an image or a container needs."""
         records = self.layers.all()
         needed = store.chains() | self.table.chains()
+        newer = store.records.newer | self.layers.records.newer | self.table.newer
+        if newer:
+            # nobody knows which layers those need
+            self.warn(
+                f"records of a newer isulad are left alone ({len(newer)}), and so is everything "
+                "that they may need: use that version"
+            )
+            return
         for chain in [chain for chain in records if chain not in needed]:
             self.layers.remove(chain)
             del records[chain]
@@ -201,8 +213,7 @@ class Engine:
         home = f"{self.layers.driver.home}/rw"
         known = {container.id for container in self.table}
         # what a container with a damaged record has written is kept with the record
-        aside = f"{self.config.graph}/quarantine"
-        damaged = " ".join(os.listdir(aside)) if os.path.isdir(aside) else ""
+        damaged = self.table.unreadable()
         for name in os.listdir(home):
             if name not in known and name not in damaged:
                 self.layers.driver.remove(name.removeprefix("dead-"))

@@ -33,6 +33,9 @@ class Images(Protocol):
     def used(self, image: Image) -> bool:
         """Whether a container needs it."""
 
+    def leased(self, chain: str) -> bool:
+        """Whether a command that runs now keeps a layer."""
+
     async def discard(self, image: Image) -> bool:
         """Removes an unused image."""
 
@@ -93,13 +96,19 @@ class Collector:
             return False
         removed = 0
         for image in self._candidates(pressing):
-            enough = self._percent(self._config.graph) < self._config.image_gc_low
-            if enough and (removed or not pressing):
+            before = self._percent(self._config.graph)
+            if before < self._config.image_gc_low and (removed or not pressing):
                 break
+            # its layers would stay: while they are checked, say
+            if any(map(self._images.leased, image.chain_ids)):
+                continue
             if await self._images.discard(image):
                 removed += 1
                 name = image.names[0] if image.names else image.id
                 _log.warning("image %s was removed: the disk is full and nothing uses it", name)
+                if self._percent(self._config.graph) >= before:
+                    _log.warning("that freed no space: no further image is removed now")
+                    break
         return removed > 0
 
     def _candidates(self, pressing: bool) -> list[Image]:

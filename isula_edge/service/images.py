@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import stat
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +78,8 @@ class Images:
         self._pulls: dict[tuple[str, ...], _Pull] = {}
         self.tmpdir = config.tmpdir or f"{config.graph}/tmp"
         atomic.make_dir(self.tmpdir)
+        if config.tmpdir:
+            _require_private(self.tmpdir)
 
     def reconfigure(self, config: EngineConfig) -> None:
         """Takes over mirrors, insecure registries and watermarks (SIGHUP)."""
@@ -264,7 +267,9 @@ class Images:
         """What a worker brings; on a full disk unused images may go, and it is tried again."""
         try:
             result = await self._attempt(request, progress, data)
-        except errors.NoSpace:
+        except errors.NoSpace as error:
+            if not _same_file_system(error.ref, self._config.graph):
+                raise
             if not await self.gc.run(pressing=True) or data >= 0:
                 raise
             result = await self._attempt(request, progress, data)
@@ -328,6 +333,11 @@ class Images:
             self.gc.used(image.id)
 
     @property
+    def changing(self) -> bool:
+        """Whether somebody changes a record or a layer now."""
+        return self._changes.locked() or self._layer_lock.locked()
+
+    @property
     def bringing(self) -> bool:
         """Whether a worker of a pull, load or import runs now."""
         return self._workers > 0
@@ -382,13 +392,23 @@ class Images:
         async with self._layer_lock:
             needed = self.needed()
             for chain in dict.fromkeys(reversed(chains)):
-                if chain not in needed:
+                if chain not in needed and not self._needs_unknown:
                     try:
                         await asyncio.to_thread(self._layers.remove, chain)  # type: ignore[arg-type]
                     except OSError as error:
                         _log.error("cannot remove layer %s: %s", chain, error)
         if self.store.records.reserve is not None:
             await asyncio.to_thread(self.store.records.reserve.refill)
+
+    @property
+    def _needs_unknown(self) -> bool:
+        """Whether a newer engine has left images or containers: any layer may be theirs."""
+        return bool(self.store.records.newer or self._table.newer)
+
+    @property
+    def newer(self) -> bool:
+        """Whether there are records that only a newer engine can read."""
+        return self._needs_unknown or bool(self._layers.records.newer)
 
     def needed(self) -> set[str]:
         """Chain ids of layers that an image, a container or a worker needs."""
@@ -444,9 +464,13 @@ class Images:
         return {"removed": ref, "deleted": True}
 
     async def discard(self, image: Image) -> bool:
-        """Removes an image with all its names; False when it is in use or gone by now."""
+        """Removes an image with all its names; False when it is in use or gone by now.
+
+        And while its layers would stay, since nobody knows who needs them.
+        """
         async with self._changes:
-            if self.store.find(image.id) is not image or self.used(image):
+            gone = self.store.find(image.id) is not image
+            if gone or self.used(image) or self._needs_unknown:
                 return False
             await self._delete(image)
         self._events.image("remove", image.names[0] if image.names else image.id)
@@ -512,6 +536,34 @@ async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
         if not task.cancelled() and task.exception() is not None:
             _log.warning("after a cancellation: %s", task.exception())
         raise
+
+
+def _same_file_system(path: str, graph: str) -> bool:
+    """Whether ``path``, or where it would be, is on the file system of ``graph``."""
+    if not path.startswith("/"):
+        return True
+    while not os.path.lexists(path):
+        path = os.path.dirname(path)
+    return os.lstat(path).st_dev == os.stat(graph).st_dev
+
+
+def _require_private(folder: str) -> None:
+    """Raises FailedPrecondition where somebody else may put something in ``folder``."""
+    found = os.lstat(folder)
+    if not stat.S_ISDIR(found.st_mode):
+        why = "is no directory"
+    elif found.st_uid not in (0, os.geteuid()):
+        why = "does not belong to root"
+    elif found.st_mode & 0o022:
+        why = "can be written by others"
+    else:
+        return
+    raise errors.FailedPrecondition(
+        f"the directory for temporary files {folder} {why}",
+        kind="file",
+        ref=folder,
+        hint="remove it, or set ISULAD_TMPDIR to a directory that only root can write",
+    )
 
 
 def _shown(image: Image) -> str:

@@ -7,12 +7,15 @@ import contextlib
 import logging
 import os
 import secrets
+import time
 from typing import TYPE_CHECKING, Any
 
 from isula_edge import errors
+from isula_edge.container import leftovers
 from isula_edge.image import partial
 from isula_edge.service import disk, filters
 from isula_edge.snapshot.base import remove_tree
+from isula_edge.sys import atomic, syscalls
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Chosen", "idle_strays", "prune", "remove_paths"]
 
 _log = logging.getLogger(__name__)
+_TEMPORARY_S = 3600.0
 
 
 async def prune(
@@ -40,13 +44,13 @@ async def prune(
     before = await disk.measure(engine, disk.places(engine))
     containers = await _containers(engine, chosen)
     removed = await _images(engine, everything=everything, chosen=chosen)
-    downloads, leftovers = await _remove_strays(engine)
+    downloads, strays = await _remove_strays(engine)
     after = await disk.measure(engine, disk.places(engine))
     return {
         "containers": containers,
         "images": removed,
         "downloads": downloads,
-        "leftovers": leftovers,
+        "leftovers": strays,
         "reclaimed": max(0, before.total - after.total),
     }
 
@@ -138,21 +142,57 @@ async def _remove_strays(engine: Engine) -> tuple[int, int]:
     unfinished = [] if where.busy else where.unfinished
     strays = idle_strays(engine, where)
     await remove_paths([*unfinished, *strays])
+    damaged = await _remove_damaged(engine, where)
     with contextlib.suppress(OSError):
         os.rmdir(f"{engine.config.graph}/quarantine")
-    return downloads + len(unfinished), len(strays)
+    return downloads + len(unfinished), len(strays) + damaged
+
+
+async def _remove_damaged(engine: Engine, where: disk.Places) -> int:
+    """Removes containers whose record is damaged, with all they have, unless they run."""
+    count = 0
+    for container_id, paths in where.damaged.items():
+        if await asyncio.to_thread(leftovers.living, container_id):
+            _log.warning("prune leaves container %s: its record is damaged, it runs", container_id)
+            continue
+        for path in paths:
+            with contextlib.suppress(OSError):
+                syscalls.umount(f"{path}/mounts/shm", syscalls.MNT_DETACH)
+        # the record goes first: the start after a crash removes the rest
+        await remove_paths([path for path in paths if "/rw/" not in path])
+        try:
+            await asyncio.to_thread(engine.layers.driver.remove, container_id)
+        except OSError as error:
+            _log.error("cannot remove what container %s has written: %s", container_id, error)
+        count += len(paths)
+    return count
 
 
 def idle_strays(engine: Engine, where: disk.Places) -> list[str]:
     """Those strays that can go: no worker may be about to make something of them."""
     home = engine.layers.driver.home
-    return [
-        path
-        for path in where.strays
-        # a container whose record is damaged may run on its writable layer
-        if not os.path.ismount(f"{path}/merged")
-        and not (where.busy and path.rpartition("/")[0] == home)
-    ]
+    quiet = not (where.busy or engine.images.changing)
+
+    def idle(path: str) -> bool:
+        folder, _, name = path.rpartition("/")
+        if name.startswith(atomic.TEMP_PREFIX):
+            # a record that is being written
+            return quiet and _old(path)
+        if folder == f"{home}/rw" and leftovers.living(name.removeprefix("dead-")):
+            return False
+        # nobody knows what a newer engine has there
+        if path.startswith(f"{home}/") and engine.images.newer:
+            return False
+        return not (os.path.ismount(f"{path}/merged") or (where.busy and folder == home))
+
+    return [path for path in where.strays if idle(path)]
+
+
+def _old(path: str) -> bool:
+    try:
+        return os.lstat(path).st_mtime < time.time() - _TEMPORARY_S
+    except OSError:
+        return False
 
 
 async def remove_paths(paths: Sequence[str]) -> None:

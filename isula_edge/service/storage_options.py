@@ -22,7 +22,7 @@ _FLAGS = {
 }
 _DATA = re.compile(
     r"(metacopy|index|nfs_export|uuid)=(on|off|null|auto)|xino=(on|off|auto)|"
-    r"redirect_dir=(on|off|follow|nofollow)|userxattr"
+    r"redirect_dir=(on|off|follow|nofollow)"
 )
 _SIZES = ("size", "basesize")
 # what they ask for is so already: the kernel is tried, and no directory is mounted on itself
@@ -47,6 +47,11 @@ def parse(items: Sequence[str]) -> StorageOptions:
                     flags |= _FLAGS[word]
                 elif _DATA.fullmatch(word):
                     data.append(word)
+                elif word == "userxattr":
+                    raise _bad(
+                        f"{key}: {word} is not supported, layers have the marks of overlayfs in "
+                        "trusted attributes"
+                    )
                 else:
                     raise _bad(f"{key}: {word} is no option that a root file system can have")
         elif name in _MET:

@@ -63,15 +63,16 @@ async def run_worker(
             request = {**request, "fd": 3}
         try:
             return await _talk(ours, request, handle)
-        except (asyncio.CancelledError, errors.EngineError):
-            await _end(ours, pid, exited)
-            raise
         except (ConnectionError, wire.WireError) as error:
+            await _end(ours, pid, exited)
             code_number = await exited
             raise errors.Internal(
                 f"the image worker ended without an answer (exit status {code_number})",
                 hint="see the log of isulad; the machine may be out of memory",
             ) from error
+        except (asyncio.CancelledError, Exception):
+            await _end(ours, pid, exited)
+            raise
 
 
 async def _talk(

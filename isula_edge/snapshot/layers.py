@@ -80,10 +80,18 @@ class Ingest:
                 if os.path.lexists(target):
                     remove_tree(target)
                 os.rename(self.path, target)
-                if recipe:
-                    os.rename(self.path + _RECIPE, target + _RECIPE)
-                atomic.fsync_dir(store.driver.home)
-                self._record(chain_id, diff_id, digest or "", compressed_size, size, recipe)
+                try:
+                    if recipe:
+                        os.rename(self.path + _RECIPE, target + _RECIPE)
+                    atomic.fsync_dir(store.driver.home)
+                    self._record(chain_id, diff_id, digest or "", compressed_size, size, recipe)
+                except BaseException:
+                    # on a full disk, say, where its space is needed
+                    with contextlib.suppress(OSError):
+                        store.records.remove(chain_id.partition(":")[2])
+                        remove_tree(target)
+                        _unlink(target + _RECIPE)
+                    raise
                 return
         self.abort()
 
@@ -157,8 +165,13 @@ class LayerStore:
     def begin(self, parent: ChainId | None) -> Ingest:
         """A fresh place to unpack a layer that lies on ``parent``."""
         path = f"{self.driver.home}/{_INGEST}{os.urandom(8).hex()}"
-        with atomic.space_errors(path):
-            self.driver.begin(path, _dir_name(parent) if parent else None)
+        try:
+            with atomic.space_errors(path):
+                self.driver.begin(path, _dir_name(parent) if parent else None)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                remove_tree(path)
+            raise
         return Ingest(self, path, parent)
 
     def sync(self) -> None:

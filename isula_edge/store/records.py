@@ -21,7 +21,15 @@ if TYPE_CHECKING:
 
     from isula_edge.sys.reserve import Reserve
 
-__all__ = ["SUFFIX", "RecordStore", "pack_record", "quarantine", "read_record", "write_record"]
+__all__ = [
+    "SUFFIX",
+    "RecordStore",
+    "pack_record",
+    "quarantine",
+    "quarantined_names",
+    "read_record",
+    "write_record",
+]
 
 SUFFIX = ".cbor"
 _HEADER = struct.Struct(">4sHII")
@@ -60,8 +68,8 @@ def write_record(
 def read_record(path: str, kind: str) -> dict[str, Any]:
     """The payload of the record at ``path`` in the current layout.
 
-    Raises FileNotFoundError when there is none and DamagedRecord when its magic, length,
-    checksum, CBOR or version is wrong.
+    Raises FileNotFoundError when there is none, DamagedRecord when its magic, length,
+    checksum, CBOR or version is wrong, and NewerRecord when a newer engine wrote it.
     """
     with open(path, "rb") as file:
         data = file.read()
@@ -92,6 +100,14 @@ def quarantine(path: str, folder: str) -> str:
         return path
 
 
+def quarantined_names(folder: str) -> list[str]:
+    """The names of everything in quarantine ``folder``; they contain ids of what is damaged."""
+    try:
+        return sorted(os.listdir(folder))
+    except FileNotFoundError:
+        return []
+
+
 def _move(path: str, folder: str) -> str:
     os.makedirs(folder, 0o700, exist_ok=True)
     # a name has 255 bytes at most, and its end tells the most
@@ -113,8 +129,9 @@ class RecordStore:
     """The records of one kind in one directory, ``<folder>/<key>.cbor``.
 
     Damaged ones are moved to ``quarantine_dir`` while loading and listed in
-    ``quarantined``; nothing here is fatal to the engine (case A01).  With a ``reserve``
-    urgent writes succeed on a full disk.
+    ``quarantined``; nothing here is fatal to the engine (case A01).  Those of a newer
+    engine are left where they are; ``newer`` has their keys.  With a ``reserve`` urgent
+    writes succeed on a full disk.
     """
 
     def __init__(
@@ -125,6 +142,7 @@ class RecordStore:
         self.kind = kind
         self.quarantine_dir = quarantine_dir
         self.quarantined: list[str] = []
+        self.newer: set[str] = set()
         atomic.make_dir(folder)
 
     def path(self, key: str) -> str:
@@ -132,7 +150,7 @@ class RecordStore:
         return f"{self.folder}/{key}{SUFFIX}"
 
     def load(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Every readable record with its key; the others are quarantined.
+        """Every readable record with its key; damaged ones are quarantined.
 
         Removes what a crash left half-written: only while nobody else writes.
         """
@@ -158,11 +176,19 @@ class RecordStore:
         return [name[: -len(SUFFIX)] for name in names if name.endswith(SUFFIX)]
 
     def read(self, key: str) -> dict[str, Any] | None:
-        """One record, or None when it is absent or was damaged (and is now quarantined)."""
+        """One record, or None when it is absent, a newer engine's or damaged.
+
+        A damaged one is quarantined now.
+        """
         path = self.path(key)
         try:
             return read_record(path, self.kind)
         except FileNotFoundError:
+            return None
+        except schema.NewerRecord as error:
+            if key not in self.newer:
+                self.newer.add(key)
+                _log.warning("%s is left alone: %s", path, error)
             return None
         except (errors.DamagedRecord, OSError) as error:
             if isinstance(error, OSError) and error.errno in _PASSING:
@@ -180,9 +206,11 @@ class RecordStore:
     def write(self, key: str, payload: dict[str, Any], *, urgent: bool = False) -> None:
         """Makes the record durable; raises NoSpace, if ``urgent`` only without a reserve."""
         write_record(self.path(key), self.kind, payload, reserve=self.reserve, urgent=urgent)
+        self.newer.discard(key)
 
     def remove(self, key: str) -> None:
         """Deletes the record durably; works on a full disk; absent is fine."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.path(key))
+            self.newer.discard(key)
             atomic.fsync_dir(self.folder)

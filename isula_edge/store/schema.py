@@ -22,7 +22,7 @@ from isula_edge import errors
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["CURRENT", "MIGRATIONS", "migrate"]
+__all__ = ["CURRENT", "MIGRATIONS", "NewerRecord", "migrate"]
 
 CURRENT = {"engine": 1, "image": 1, "layer": 2, "container": 1}
 MIGRATIONS: dict[tuple[str, int], Callable[[dict[str, Any]], dict[str, Any]]] = {
@@ -32,11 +32,15 @@ MIGRATIONS: dict[tuple[str, int], Callable[[dict[str, Any]], dict[str, Any]]] = 
 """(kind, version) -> function that turns a payload of that version into the next one."""
 
 
+class NewerRecord(errors.FailedPrecondition):
+    """A whole record in a layout that only a newer engine knows."""
+
+
 def migrate(kind: str, version: int, payload: dict[str, Any]) -> dict[str, Any]:
-    """``payload`` in the current layout; DamagedRecord for a version from the future."""
+    """``payload`` in the current layout; NewerRecord for a version from the future."""
     current = CURRENT[kind]
     if version > current:
-        raise errors.DamagedRecord(
+        raise NewerRecord(
             f"{kind} record has schema {version}, this engine reads up to {current}",
             kind=kind,
             hint="the graph was written by a newer isulad; use that version",

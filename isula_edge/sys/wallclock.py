@@ -63,7 +63,9 @@ class ClockWatch:
 
     def wake(self) -> None:
         """Ends a wait in another thread, and every later one."""
-        os.eventfd_write(self._wake, 1)
+        # it may have been closed meanwhile
+        with contextlib.suppress(OSError):
+            os.eventfd_write(self._wake, 1)
 
     def close(self) -> None:
         """Gives the descriptors back; a second call does nothing."""

@@ -123,3 +123,10 @@ def test_every_class_is_exported() -> None:
 def test_every_class_is_in_the_drawing(cls: type[errors.EngineError]) -> None:
     assert errors.__doc__ is not None
     assert cls.__name__ in errors.__doc__.split()
+
+
+def test_names_that_are_no_text_travel_escaped() -> None:
+    error = errors.NotFound("no caf\udce9", ref="caf\udce9", hint="see caf\udce9")
+    got = errors.from_wire(wire.decode(wire.encode(errors.to_wire(error))))
+    escaped = "caf\\udce9"
+    assert (got.message, got.ref, got.hint) == (f"no {escaped}", escaped, f"see {escaped}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["ARGUMENTS", "EXAMPLES", "MISCOUNT", "OPTIONS", "run"]
 
+from isula_cli.context import shown
 from isula_cli.times import parse, stamp
 
 TYPE_CHECKING = False
@@ -30,5 +31,6 @@ def run(ctx: Context, options: dict[str, Any], args: list[str]) -> int:
     for event in ctx.client.events(since_ns=since, until_ns=until, name=options.get("name", "")):
         line = f"{stamp(event['time_ns'])} {event['kind']} {event['action']} {event['id']}"
         attributes = ", ".join(f"{k}={v}" for k, v in (event.get("attributes") or {}).items())
-        ctx.out(f"{line} ({attributes})\n" if attributes else f"{line}\n")
+        line += f" ({attributes})" if attributes else ""
+        ctx.out(shown(line, "") + "\n")
     return 0

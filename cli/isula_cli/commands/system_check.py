@@ -6,6 +6,7 @@ __all__ = ["ARGUMENTS", "EXAMPLES", "MISCOUNT", "OPTIONS", "run"]
 
 import posix
 
+from isula_cli.context import shown, write_error
 from isula_cli.parser import UsageError
 
 TYPE_CHECKING = False
@@ -30,22 +31,22 @@ def run(ctx: Context, options: dict[str, Any], args: list[str]) -> int:
         raise UsageError("--format: json is the only one", 1)
 
     def show(item: dict[str, Any]) -> None:
-        ctx.err(f"\r{item['current']} of {item['total']} layers checked")
+        write_error(f"\r{item['current']} of {item['total']} layers checked")
 
-    shown = posix.isatty(2) and "format" not in options
+    live = posix.isatty(2) and "format" not in options
     result = ctx.client.check(
         repair=bool(options.get("repair")),
         quick=bool(options.get("quick")),
-        progress=show if shown else None,
+        progress=show if live else None,
     )
-    if shown:
-        ctx.err("\r\x1b[K")
+    if live:
+        write_error("\r\x1b[K")
     if "format" in options:
         import json
 
         ctx.out(json.dumps(result, indent=4) + "\n")
     else:
-        ctx.out(_report(result))
+        ctx.out(shown(_report(result)))
     return int(any(not problem["repaired"] for problem in result["problems"]))
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 __all__ = ["ARGUMENTS", "EXAMPLES", "INTERSPERSED", "MISCOUNT", "OPTIONS", "run"]
 
+from isula_cli.context import shown
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -20,5 +22,6 @@ INTERSPERSED = False
 def run(ctx: Context, options: dict[str, Any], args: list[str]) -> int:
     """Print what ps says of a container's processes."""
     text = ctx.client.top(args[0], args[1:])
+    text = shown(text, "\n\t")
     ctx.out(text if text.endswith("\n") else text + "\n")
     return 0

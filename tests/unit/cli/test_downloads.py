@@ -159,3 +159,46 @@ def test_the_ends_of_the_process_are_caught() -> None:
         with pytest.raises(SystemExit) as caught:
             downloads._ended(number, None)
         assert caught.value.code == 128 + number
+
+
+def test_signals_that_are_ignored_stay_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    caught: list[int] = []
+    monkeypatch.setattr("_signal.signal", lambda number, _: caught.append(number))
+    monkeypatch.setattr(
+        "_signal.getsignal",
+        lambda number: signal.SIG_IGN if number == signal.SIGHUP else signal.SIG_DFL,
+    )
+    downloads.download(lambda write: write(b"1"), str(tmp_path / "x"))
+    assert caught == [signal.SIGTERM]
+
+
+def test_names_of_as_many_bytes_as_there_can_be(tmp_path: Path) -> None:
+    path = tmp_path / ("\u00e9" * 127)
+    downloads.download(lambda write: write(b"1"), str(path))
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_what_an_earlier_client_of_the_same_pid_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr("posix.rename", killed)
+        patch.setattr("posix.unlink", lambda _: None)
+        with pytest.raises(SystemExit):
+            downloads.download(lambda write: write(b"1"), str(tmp_path / "x"))
+    downloads.download(lambda write: write(b"2"), str(tmp_path / "x"))
+    assert (tmp_path / "x").read_bytes() == b"2"
+
+
+def test_a_signal_right_after_the_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def renamed(old: bytes, new: str) -> None:
+        Path(os.fsdecode(old)).rename(new)
+        raise SystemExit(143)
+
+    monkeypatch.setattr("posix.rename", renamed)
+    with pytest.raises(SystemExit):
+        downloads.download(lambda write: write(b"1"), str(tmp_path / "x"))
+    assert (tmp_path / "x").read_bytes() == b"1"

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from isula_cli import listing
+from isula_cli.human import table
 from isula_edge import errors
 from tests.unit.cli.answers import answer, refusal
 
@@ -179,3 +181,24 @@ def test_exit_statuses_of_errors(
     done = isula(command, *words)
     assert done.status == status
     assert done.err == f"Error response from daemon: {error}\n"
+
+
+EVIL = "a\x1b]0;title\x07\u202e\udcff"
+SPELT = r"a\x1b]0;title\x07\u202e\udcff"
+
+
+def test_errors_and_warnings_do_not_reach_the_terminal_as_they_are(
+    daemon: Served, isula: Isula
+) -> None:
+    daemon.methods["inspect"] = refusal(errors.NotFound(f"no {EVIL[:-1]}\nline", hint=EVIL[:-1]))
+    done = isula("inspect", "x")
+    spelt = SPELT.removesuffix(r"\udcff")
+    assert done.err == f"Error response from daemon: no {spelt}\nline\nHint: {spelt}\n"
+
+
+def test_cells_of_tables_are_on_one_line_without_control_characters() -> None:
+    assert table([["x", f"{EVIL}\n\u00e9"], ["y", "z"]]) == f"x   {SPELT}\\n\u00e9\ny   z\n"
+    parts = listing.parse("table {{.Image}}\t{{.Names}}\\n-")
+    rows = [{"Image": "i\tj\n", "Names": EVIL}]
+    lines = listing.fill(parts, rows).splitlines()
+    assert lines == ["IMAGE    NAMES", "-", f"i\\tj\\n   {SPELT}", "-"]

@@ -323,3 +323,29 @@ def test_two_records_of_one_name_are_both_kept(table: Table) -> None:
     again = reloaded(table)
     assert again.get("web").id == ONE
     assert again.get(TWO).name == TWO
+
+
+def test_a_container_of_a_newer_engine_is_left_where_it_is(table: Table) -> None:
+    one = put(table, ONE, "one")
+    put(table, TWO, "two")
+    path = f"{table.dir(one)}/container.cbor"
+    with open(path, "r+b") as file:
+        file.seek(4)
+        file.write(b"\0\x63")
+    again = reloaded(table)
+    assert [found.name for found in again] == ["two"]
+    assert os.path.exists(path)
+    assert (again.newer, again.quarantined) == ({ONE}, [])
+    assert ONE in again.known()
+    assert ONE in again.unreadable()
+    assert TWO not in again.unreadable()
+
+
+def test_a_damaged_container_is_known_as_such_at_every_start(table: Table) -> None:
+    one = put(table, ONE, "one")
+    with open(f"{table.dir(one)}/container.cbor", "wb"):
+        pass
+    assert ONE in reloaded(table).unreadable()
+    again = reloaded(table)
+    assert again.quarantined == []
+    assert ONE in again.unreadable()

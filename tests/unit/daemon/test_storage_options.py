@@ -52,6 +52,7 @@ BAD = [
     ("overlay2.mountopt=nodev,upperdir=/etc", "upperdir=/etc is no option"),
     # a crash would cost every container what it has written
     ("overlay2.mountopt=volatile", "volatile is no option"),
+    ("overlay2.mountopt=nodev,userxattr", "userxattr is not supported"),
 ]
 
 

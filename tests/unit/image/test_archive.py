@@ -5,13 +5,15 @@ from __future__ import annotations
 import io
 import os
 import tarfile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from isula_edge import errors
+from isula_edge.image import archive as archives
 from isula_edge.image.archive import Archive
 from tests.fakes.images import add_file
+from tests.fakes.jobs import FakeDaemon
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -105,3 +107,67 @@ def test_damaged_headers_end_in_an_error_or_in_fewer_files(tmp_path: Path) -> No
             continue
         finally:
             os.close(fd)
+
+
+def pax(*records: bytes) -> bytes:
+    """A tar of one file behind a pax header with these records as they are."""
+    data = b"".join(records)
+    out = io.BytesIO()
+    for name, kind, size in (("x", tarfile.XHDTYPE, len(data)), ("a", tarfile.REGTYPE, 0)):
+        info = tarfile.TarInfo(name)
+        info.type = kind
+        info.size = size
+        out.write(info.tobuf(tarfile.USTAR_FORMAT))
+        if size:
+            out.write(data + bytes(-size % 512))
+    return out.getvalue() + bytes(1024)
+
+
+class Counted(bytes):
+    """Bytes that count what is copied out of them."""
+
+    copied = 0
+
+    def __getitem__(self, key: Any) -> Any:
+        found = super().__getitem__(key)
+        if isinstance(found, bytes):
+            Counted.copied += len(found)
+            return Counted(found)
+        return found
+
+    def partition(self, sep: Any, /) -> Any:
+        Counted.copied += len(self)
+        return super().partition(sep)
+
+
+def test_many_records_are_read_once() -> None:
+    data = Counted(b"7 a=bc\n" * 10_000)
+    Counted.copied = 0
+    assert archives._extension(b"x", data) == {}
+    assert Counted.copied <= 2 * len(data)
+
+
+@pytest.mark.parametrize("key", [b"path", b"linkpath"])
+def test_a_name_that_is_too_long(tmp_path: Path, key: bytes) -> None:
+    for size, good in ((4096, True), (4097, False)):
+        body = b" " + key + b"=" + b"n" * size + b"\n"
+        fd = write(tmp_path / "tar", pax(b"%d" % (len(body) + 4) + body))
+        if good:
+            Archive(fd)
+        else:
+            with pytest.raises(errors.InvalidArgument, match="a name of more than 4096 bytes"):
+                Archive(fd)
+
+
+def test_names_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "_MAX_NAMES", 300)
+    with pytest.raises(errors.InvalidArgument, match="names of more than"):
+        archive_of(tmp_path / "tar", tarfile.PAX_FORMAT)
+
+
+def test_a_check_ends_the_reading(tmp_path: Path) -> None:
+    archive_of(tmp_path / "tar", tarfile.PAX_FORMAT)
+    daemon = FakeDaemon()
+    daemon.job.cancel()
+    with pytest.raises(errors.Aborted):
+        Archive(os.open(tmp_path / "tar", os.O_RDONLY), daemon.job.check)

@@ -135,20 +135,26 @@ def test_nothing_is_forced_for_what_is_there(
 
 
 @pytest.mark.parametrize(
-    ("number", "kind"), [(errno.ENOSPC, errors.NoSpace), (errno.EIO, errors.Internal)]
+    ("failure", "kind"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), errors.NoSpace),
+        (OSError(errno.EIO, "Input/output error"), errors.Internal),
+        (MemoryError(), errors.Internal),
+    ],
+    ids=["full", "broken", "memory"],
 )
 def test_what_lies_above_a_layer_that_fails_is_removed(
     store: LayerStore,
     graph: Path,
     monkeypatch: pytest.MonkeyPatch,
-    number: int,
+    failure: Exception,
     kind: type[errors.EngineError],
 ) -> None:
     daemon = FakeDaemon()
     first, second, third = three(store, daemon)
 
     def fail() -> None:
-        raise OSError(number, os.strerror(number))
+        raise failure
 
     told: list[errors.EngineError] = []
     committer = Committer(store, told.append)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
 import tarfile
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from isula_edge import errors
+from isula_edge.image import export as exports
 from isula_edge.image.export import export
 from tests.fakes.jobs import FakeDaemon
 from tests.fakes.layers import Graph, directory, regular, tree
@@ -245,3 +247,57 @@ def test_what_a_container_sees(tmp_path: Path, driver: str) -> None:
         layers.add(data)
         assert tree(layers.store.tree(layers.chain[0])) == tree(seen)
         assert {"d/lower", "d/upper"} == set(members(data)) - {".", "d"}
+
+
+def test_a_device_in_a_files_place_is_never_opened(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "file").write_bytes(b"1")
+    (root / "next").write_bytes(b"2")
+    read, opened, really = exports._Export._file, [], os.open
+
+    def swapped(self: Any, parent: Any, name: bytes, path: bytes) -> None:
+        if name == b"file":
+            (root / "file").unlink()
+            os.mkfifo(root / "file")
+        read(self, parent, name, path)
+
+    def noted(path: Any, flags: int, *args: Any, **options: Any) -> int:
+        fd = really(path, flags, *args, **options)
+        if stat.S_ISFIFO(os.fstat(fd).st_mode) and not flags & os.O_PATH:
+            opened.append(path)
+        return fd
+
+    monkeypatch.setattr(exports._Export, "_file", swapped)
+    monkeypatch.setattr(os, "open", noted)
+    assert set(members(exported(root, tmp_path))) == {".", "next"}
+    assert opened == []
+
+
+def test_a_device_without_a_driver_is_gone(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "file").write_bytes(b"1")
+
+    def gone(*_: Any) -> None:
+        raise OSError(errno.ENXIO, "No such device or address")
+
+    monkeypatch.setattr(exports._Export, "_file", gone)
+    assert set(members(exported(root, tmp_path))) == {"."}
+
+
+def test_attributes_whose_names_no_tar_can_hold(
+    root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    (root / "file").write_bytes(b"1")
+    names = ["user.a=b", "user.\udcff", "user.good"]
+    monkeypatch.setattr(os, "listxattr", lambda *_, **__: names)
+    monkeypatch.setattr(os, "getxattr", lambda *_, **__: b"value")
+    found = members(exported(root, tmp_path))["file"].pax_headers
+    assert [key for key in found if "xattr" in key] == ["SCHILY.xattr.user.good"]
+    # two of the root, two of the file
+    (record,) = caplog.records
+    assert record.getMessage().startswith("4 extended attributes have names that no tar can hold")

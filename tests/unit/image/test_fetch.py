@@ -12,6 +12,7 @@ import pytest
 from isula_edge import errors
 from isula_edge.image.partial import BLOCK
 from isula_edge.image.pull import PullRequest, pull
+from isula_edge.snapshot import LayerStore
 from tests.fakes.images import FakeLayer, make_image
 from tests.fakes.jobs import FakeDaemon
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from isula_edge.snapshot import LayerStore
     from tests.fakes.registry import FakeRegistry
 
 A, B = (FakeLayer.of({name: os.urandom(1_500_000)}) for name in "ab")
@@ -46,6 +46,20 @@ def parts(graph: Path) -> list[str]:
 
 def part_of(layer: FakeLayer) -> str:
     return f"sha256-{layer.digest[7:]}.part"
+
+
+def test_a_blob_that_is_there_twice_is_not_waited_for(
+    graph: Path, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # a layer's lock is held until it is committed, which may be put off
+    monkeypatch.setattr("isula_edge.image.commit.DELAY_S", 3600.0)
+    os.makedirs(graph / "storage/overlay/rw")
+    image = make_image([A, A, B, A, B])
+    registry.add("a/twice", "latest", image)
+    daemon = FakeDaemon()
+    wanted = PullRequest("a/twice", str(graph / "tmp"), mirrors=[registry.url])
+    pull(wanted, LayerStore(str(graph), "overlay"), daemon.job)
+    assert daemon.of("layer") == image.chain_ids
 
 
 @pytest.mark.parametrize("place", ["download", "unpacking"])

@@ -15,7 +15,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from isula_edge import errors
+from isula_edge.image import archive_images
 from isula_edge.image import source as sources
+from isula_edge.image.archive import Archive
+from isula_edge.image.archive_images import images_of
 from isula_edge.image.load import load
 from tests.fakes.images import (
     FakeLayer,
@@ -348,3 +351,54 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(errors.InvalidArgument, match="cannot read"):
         sources.open_source(str(tmp_path / "loop"), -1)
+
+
+def listing_of(*configs: str, **files: bytes) -> bytes:
+    """A docker-archive whose manifest.json names ``configs``, one image each."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for name, data in files.items():
+            add_file(archive, name, data)
+        listed = [{"Config": config, "Layers": ["layer"]} for config in configs]
+        add_file(archive, "manifest.json", json.dumps(listed).encode())
+    return out.getvalue()
+
+
+def test_a_configuration_that_many_images_name_is_read_once(tmp_path: Path) -> None:
+    path = tmp_path / "archive"
+    path.write_bytes(listing_of("c", "./c", "/c", c=b"{}"))
+    with path.open("rb") as file:
+        first, *others = images_of(Archive(file.fileno()), "")
+    assert len(others) == 2
+    assert all(image.config is first.config for image in others)
+    path.write_bytes(oci_archive([({FULL: "a:1"}, IMAGE), ({FULL: "a:2"}, IMAGE)]))
+    with path.open("rb") as file:
+        one, two = images_of(Archive(file.fileno()), "")
+    assert one.config is two.config
+    assert one.manifest is two.manifest
+
+
+def test_too_many_images(loader: Loader) -> None:
+    with pytest.raises(errors.ResourceExhausted, match="has 257 images, at most 256"):
+        loader(listing_of(*["c"] * 257, c=b"{}"))
+    entries = [({FULL: f"a:{number}"}, IMAGE) for number in range(257)]
+    with pytest.raises(errors.ResourceExhausted, match="has 257 images, at most 256"):
+        loader(oci_archive(entries))
+
+
+def test_configurations_together(loader: Loader, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive_images, "_MAX_KEPT", 1 << 20)
+    half = b" " * (600 << 10)
+    with pytest.raises(errors.ResourceExhausted, match="d: configurations and manifests"):
+        loader(listing_of("c", "c", "d", c=half, d=half))
+
+
+def test_a_layer_that_a_later_image_lacks_changes_nothing(loader: Loader) -> None:
+    data = docker_archive({"a:1": IMAGE, "b:1": OTHER}, leave_out=[OTHER.layers[1].diff_id])
+    with pytest.raises(errors.NotFound, match="of b:1"):
+        loader(data)
+    assert loader.daemon.of("image") == loader.daemon.of("layer") == []
+    wrong = make_image([BASE], config={"rootfs": {"type": "layers", "diff_ids": []}})
+    with pytest.raises(errors.InvalidArgument, match="0 diff_ids for 1 layers"):
+        loader(docker_archive({"a:1": IMAGE, "b:1": wrong}))
+    assert loader.daemon.of("image") == loader.daemon.of("layer") == []

@@ -30,6 +30,16 @@ def test_nothing_is_known_at_first() -> None:
     assert not pace.slow
 
 
+def test_what_was_there_says_nothing_about_the_link() -> None:
+    pace = Pace(600 * MIB)
+    pace.have(500 * MIB)
+    pace.passed(10 * MIB, 10.0)
+    assert pace.slow
+    pace.have(88 * MIB)
+    pace.passed(MIB, 1.0)
+    assert not pace.slow
+
+
 @pytest.mark.parametrize(
     ("count", "seconds", "slow"),
     [

@@ -431,6 +431,22 @@ def test_blobs_elsewhere_are_fetched_without_authorization(
         assert all("authorization" not in item.headers for item in elsewhere.requests)
 
 
+def test_who_a_redirect_leads_to_does_not_choose_the_token_server(
+    puller: Puller, registry: FakeRegistry
+) -> None:
+    registry.faults.auth = "bearer"
+    registry.faults.users = {"u": "p"}
+    registry.add("a/b", "latest", IMAGE)
+    with FakeRegistry() as elsewhere, FakeRegistry() as thief:
+        elsewhere.faults.auth = "bearer"
+        elsewhere.faults.realm = f"{thief.url}/token"
+        registry.faults.redirect_blobs = elsewhere.url
+        with pytest.raises(errors.PermissionDenied):
+            puller("a/b", mirrors=[registry.url], auths={registry.host: Credentials("u", "p")})
+        assert elsewhere.requests
+        assert thief.requests == []
+
+
 def test_a_redirect_that_never_ends(puller: Puller, registry: FakeRegistry) -> None:
     registry.add("a/b", "latest", IMAGE)
     registry.faults.redirect_blobs = registry.url

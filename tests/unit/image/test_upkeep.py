@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import shutil
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 MISSING = ChainId("sha256:" + "f" * 64)
 OLD = ChainId("sha256:" + "e" * 64)
+WHOLE: dict[str, Any] = {"bad": {}, "recipes": {}, "unread": {}, "unverified": []}
 
 
 @pytest.fixture
@@ -60,7 +62,7 @@ def test_a_whole_layer(
     store: LayerStore, job: Job, layer: ChainId, seen: list[dict[str, Any]]
 ) -> None:
     for quick in (True, False):
-        assert check_layers(store, job, [layer], quick=quick) == {"bad": {}, "unverified": []}
+        assert check_layers(store, job, [layer], quick=quick) == WHOLE
     expected = {"id": layer, "status": "Checked", "current": 1, "total": 1}
     assert seen == [{"v": expected}] * 2
 
@@ -102,6 +104,50 @@ def test_a_damaged_record_is_reported_and_stays(
     for quick in (True, False):
         assert list(check_layers(store, job, [layer], quick=quick)["bad"]) == [layer]
     assert everything(store) == before
+
+
+@pytest.mark.parametrize("content", [None, b"", b"isrecip\x01garbage"])
+def test_a_damaged_recipe_says_nothing_of_the_files(
+    store: LayerStore, job: Job, layer: ChainId, content: bytes | None
+) -> None:
+    os.unlink(store.recipe(layer))
+    if content is not None:
+        with open(store.recipe(layer), "wb") as file:
+            file.write(content)
+    found = check_layers(store, job, [layer], quick=False)
+    assert list(found["recipes"]) == [layer]
+    assert (found["bad"], found["unread"], found["unverified"]) == ({}, {}, [])
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM, errno.EIO])
+@pytest.mark.parametrize("flag", [os.O_NOFOLLOW, os.O_NONBLOCK])
+def test_what_cannot_be_read_now_is_not_bad(
+    store: LayerStore,
+    job: Job,
+    layer: ChainId,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    flag: int,
+) -> None:
+    """Neither the recipe, which is opened first, nor a file of the layer."""
+    real = os.open
+
+    def failing(path: Any, flags: int, *rest: Any, **more: Any) -> int:
+        if flags & flag:
+            raise OSError(number, os.strerror(number))
+        return real(path, flags, *rest, **more)
+
+    monkeypatch.setattr(os, "open", failing)
+    found = check_layers(store, job, [layer], quick=False)
+    assert os.strerror(number) in found["unread"][layer]
+    assert (found["bad"], found["recipes"], found["unverified"]) == ({}, {}, [])
+
+
+def test_a_layer_of_a_newer_engine_is_not_bad(store: LayerStore, job: Job, layer: ChainId) -> None:
+    with open(store.records.path(layer.partition(":")[2]), "r+b") as file:
+        file.seek(4)
+        file.write(b"\0\x63")
+    assert check_layers(store, job, [layer], quick=False) == {**WHOLE, "unverified": [layer]}
 
 
 def test_a_check_can_be_cancelled(store: LayerStore, job: Job, layer: ChainId) -> None:

@@ -21,6 +21,7 @@ class FakeImage:
     loaded_ns: int = 0
     pinned: bool = False
     names: list[str] = field(default_factory=list)
+    chain_ids: list[str] = field(default_factory=list)
 
 
 class FakeImages:
@@ -31,17 +32,23 @@ class FakeImages:
         self.in_use: set[str] = set()
         self.stuck: set[str] = set()
         self.gone: list[str] = []
+        self.leases: set[str] = set()
+        self.freed = 10.0
         self.base = 50.0
         self.looked = 0
 
     def used(self, image: FakeImage) -> bool:
         return image.id in self.in_use
 
+    def leased(self, chain: str) -> bool:
+        return chain in self.leases
+
     async def discard(self, image: FakeImage) -> bool:
         if image.id in self.stuck:
             return False
         self.store.remove(image)
         self.gone.append(image.id)
+        self.base += 10.0 - self.freed
         return True
 
     def percent(self, _graph: str) -> float:
@@ -169,3 +176,23 @@ def test_inodes_count_as_much_as_blocks(monkeypatch: pytest.MonkeyPatch) -> None
     assert percent_used("/") == 80.0
     monkeypatch.setattr("os.statvfs", lambda _path: Found(f_files=0, f_favail=0))
     assert percent_used("/") == 10.0
+
+
+def test_images_whose_layers_somebody_keeps_stay() -> None:
+    """As all are while layers are checked: to remove them would free nothing."""
+    images = FakeImages("a", "b", "c", "d")
+    for image in images.store:
+        image.chain_ids = [f"layer of {image.id}", "shared by some"]
+    images.leases = {"layer of a", "layer of c"}
+    assert run(collector(images, Clock()))
+    assert images.gone == ["b", "d"]
+    images.base, images.leases = 80.0, {"shared by some"}
+    assert not run(collector(images, Clock()))
+    assert images.gone == ["b", "d"]
+
+
+def test_it_stops_when_a_removal_frees_nothing() -> None:
+    images = FakeImages("a", "b", "c", "d")
+    images.freed = 0.0
+    assert run(collector(images, Clock()))
+    assert images.gone == ["a"]

@@ -269,3 +269,63 @@ def test_only_a_worker_that_brings_something_counts_as_one(rig: Rig) -> None:
     asyncio.run(scenario())
     assert seen == [True, False]
     assert not rig.images.bringing
+
+
+@pytest.mark.parametrize(("elsewhere", "pressed"), [(False, [True]), (True, [])])
+def test_images_go_only_where_the_file_system_of_the_graph_is_full(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, elsewhere: bool, pressed: list[bool]
+) -> None:
+    seen: list[bool] = []
+
+    async def press(*, pressing: bool = False) -> bool:
+        seen.append(pressing)
+        return False
+
+    async def full(_handle: Handle) -> dict[str, Any]:
+        where = "/proc/x/y" if elsewhere else f"{rig.images.tmpdir}/absent/blob"
+        raise errors.NoSpace("full", ref=where)
+
+    monkeypatch.setattr(rig.images.gc, "run", press)
+    rig.work.append(full)
+    with pytest.raises(errors.NoSpace):
+        asyncio.run(rig.images._bring({"op": "pull"}, ignore))
+    assert seen == pressed
+
+
+def test_no_layer_goes_while_a_newer_engine_may_need_it(rig: Rig) -> None:
+    asyncio.run(pulled(rig, 1, CHAINS[:1], "one"))
+    rig.store.records.newer.add("f" * 64)
+    (image_,) = rig.store
+    assert not asyncio.run(rig.images.discard(image_))
+    assert asyncio.run(rig.images.remove("one", force=False))["deleted"]
+    assert rig.there == CHAINS[:1]
+
+
+@pytest.mark.parametrize("how", ["link", "mode", ""])
+def test_a_directory_for_temporary_files_that_others_may_change_is_refused(
+    rig: Rig, tmp_path: Path, how: str
+) -> None:
+    other, folder = tmp_path / "other", tmp_path / "given"
+    other.mkdir(0o700)
+    if how == "link":
+        folder.symlink_to(other)
+    elif how == "mode":
+        folder.mkdir()
+        folder.chmod(0o777)
+    config = EngineConfig(graph=str(tmp_path), tmpdir=str(folder))
+
+    def make() -> Images:
+        return Images(config, rig.store, rig.layers, rig.table, None, rig.events)  # type: ignore[arg-type]
+
+    if not how:
+        assert make().tmpdir == str(folder)
+        return
+    with pytest.raises(errors.FailedPrecondition, match="temporary files"):
+        make()
+
+
+def test_labels_that_are_no_map_are_none(rig: Rig) -> None:
+    event = image(1, [], "one")["image"]
+    found = rig.store.put({**event, "config": b'{"config": {"Labels": ["a"], "Cmd": ["x"]}}'})
+    assert found.run_config == {"Labels": {}, "Cmd": ["x"]}
+    assert rig.images.list({"label": ["a"]}) == []

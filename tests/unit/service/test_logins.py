@@ -330,3 +330,15 @@ def test_a_failed_store_leaves_the_file(rig: Rig) -> None:
     with pytest.raises(errors.Unavailable, match="docker-credential-test failed"):
         rig.run(lambda logins: logins.login("a.io", "u", "p"))
     assert rig.content() == {"credsStore": "test"}
+
+
+@pytest.mark.parametrize("said", ['{{"Username": "me", "Secret": "{0}"}}', "cannot keep {0}"])
+def test_a_secret_that_a_helper_repeats_is_not_told(rig: Rig, said: str) -> None:
+    rig.helper("x", said.format("s3cr3t"), 1)
+    path = rig.folder / "docker-credential-x"
+    path.write_text(path.read_text().replace("exit ", "echo locked >&2; echo more >&2; exit "))
+    with pytest.raises(errors.EngineError) as caught:
+        rig.run(lambda logins: logins.login("a.io", "me", "s3cr3t"))
+    assert "s3cr3t" not in str(caught.value)
+    assert "failed with status 1: locked" in str(caught.value)
+    assert "more" not in str(caught.value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from typing import TYPE_CHECKING
 
@@ -121,6 +122,36 @@ def test_an_aborted_layer_leaves_nothing(store: LayerStore) -> None:
     ingest = store.begin(None)
     os.mkdir(f"{ingest.path}/a")
     ingest.abort()
+    ingest.abort()
+    assert os.listdir(store.driver.home) == ["rw"]
+    assert not store.has(BASE)
+
+
+def test_a_layer_that_cannot_be_begun_leaves_nothing(
+    store: LayerStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begin(path: str, _parent: str | None) -> None:
+        os.makedirs(f"{path}/half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(store.driver, "begin", begin)
+    with pytest.raises(errors.NoSpace):
+        store.begin(None)
+    assert os.listdir(store.driver.home) == ["rw"]
+
+
+def test_a_layer_whose_record_does_not_fit_leaves_nothing(
+    store: LayerStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(_key: str, _payload: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(store.records, "write", write)
+    ingest = store.begin(None)
+    with ingest.new_recipe() as fd:
+        os.write(fd, b"recipe")
+    with pytest.raises(OSError, match="No space"):
+        ingest.commit(BASE, DIFF, recipe=6)
     ingest.abort()
     assert os.listdir(store.driver.home) == ["rw"]
     assert not store.has(BASE)
