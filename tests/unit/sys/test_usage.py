@@ -62,6 +62,7 @@ def test_it_can_be_cancelled(tree: Path) -> None:
 
 
 @pytest.mark.root
+@pytest.mark.native  # mounts, by programs that the root of the emulated machine does not have
 def test_other_file_systems_are_left_out_and_binds_count_once(tree: Path) -> None:
     before = du(tree)
     (tree / "c" / "m").mkdir()
