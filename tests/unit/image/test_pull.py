@@ -23,6 +23,7 @@ from tests.fakes.images import (
 )
 from tests.fakes.jobs import FakeDaemon
 from tests.fakes.registry import FakeRegistry
+from tests.rig import until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -443,7 +444,8 @@ def test_who_a_redirect_leads_to_does_not_choose_the_token_server(
         registry.faults.redirect_blobs = elsewhere.url
         with pytest.raises(errors.PermissionDenied):
             puller("a/b", mirrors=[registry.url], auths={registry.host: Credentials("u", "p")})
-        assert elsewhere.requests
+        # a request is noted when its answer has been sent
+        until(lambda: bool(elsewhere.requests), "the redirected request")
         assert thief.requests == []
 
 
