@@ -1,23 +1,22 @@
-"""What ``ps`` prints: its columns, and the fields of ``--format``.
+"""What ``ps`` prints: its columns, and the fields of ``--format`` (:mod:`isula_cli.templates`).
 
-A format is literal text and fields, ``{{.Name}}``; a leading ``table`` prints headings
-and aligns what tabs separate.  It is a list of substitutions, not a template language.
+A leading ``table`` prints headings and aligns what tabs separate.
 """
 
 from __future__ import annotations
 
 __all__ = ["fill", "parse", "render", "status"]
 
+from isula_cli import templates
 from isula_cli.context import shown
 from isula_cli.human import ago, duration, table
-from isula_cli.parser import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    Part = tuple[str, bool]
+    from isula_cli.templates import Part
 
 _TITLES = {
     "ID": "CONTAINER ID",
@@ -45,25 +44,8 @@ def parse(template: str, titles: Mapping[str, str] = _TITLES) -> list[Part]:
     ``titles`` are the fields there are, with their headings.  The first part is
     ``("table", True)`` when headings are wanted.
     """
-    parts: list[Part] = []
-    text = template.strip()
-    if text == "table" or text[:6] in ("table ", "table\t"):
-        parts.append(("table", True))
-        template = text[5:].lstrip()
-    template = template.replace("\\\\", "\0").replace("\\n", "\n").replace("\\t", "\t")
-    template = template.replace("\0", "\\")
-    while template:
-        literal, found, rest = template.partition("{{")
-        if literal:
-            parts.append((literal, False))
-        if not found:
-            break
-        name, closed, template = rest.partition("}}")
-        name = name.strip()
-        if not closed or name[:1] != "." or name[1:] not in titles:
-            raise UsageError(f'Invalid filter: unknown field "{name}" in the format', 1)
-        parts.append((name[1:], True))
-    return parts
+    headed, parts = templates.split(template, titles)
+    return [("table", True), *parts] if headed else parts
 
 
 def render(containers: list[dict[str, Any]], parts: list[Part] | None, *, full: bool) -> str:
@@ -79,17 +61,13 @@ def render(containers: list[dict[str, Any]], parts: list[Part] | None, *, full: 
 def fill(parts: list[Part], rows: list[dict[str, str]], titles: Mapping[str, str] = _TITLES) -> str:
     """Lines of a format for ``rows``, the fields of each by name."""
     headed = parts[:1] == [("table", True)]
-    lines = [_line(parts[1:], titles)] if headed else []
+    lines = [templates.fill(parts[1:], titles)] if headed else []
     if headed:
         rows = [{name: shown(value, "") for name, value in row.items()} for row in rows]
-    lines += [_line(parts[headed:], row) for row in rows]
+    lines += [templates.fill(parts[headed:], row) for row in rows]
     if headed:
         return table(row.split("\t") for line in lines for row in line.split("\n"))
     return "".join(line + "\n" for line in lines)
-
-
-def _line(parts: list[Part], values: Mapping[str, str]) -> str:
-    return "".join(values[text] if field else text for text, field in parts)
 
 
 def _field(item: dict[str, Any], name: str, full: bool) -> str:
