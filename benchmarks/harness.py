@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 from benchmarks import engines, host, memory, operations, process, report, sandbox, tree
 from benchmarks.config import parse
 from benchmarks.engines import Engine, EngineError
+from benchmarks.soundness import Soundness
 from benchmarks.statistics import Sample, VoidRunError, summarise
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from benchmarks.config import Config
 
@@ -42,34 +43,15 @@ class Cell:
     daemon_cpu_s: float | None
 
 
-@dataclass(slots=True)
-class Run:
+@dataclass(slots=True, kw_only=True)
+class Run(Soundness):
     """The state of a run; an engine that fails is left out from then on."""
 
     config: Config
-    engines: list[Engine]
-    rng: random.Random
     root: int
     cells: list[Cell] = field(default_factory=list)
-    failures: dict[str, str] = field(default_factory=dict)
     memory: dict[str, Any] = field(default_factory=dict)
     restless: int = 0
-
-    @property
-    def sound(self) -> list[Engine]:
-        """Engines without failures, in a new random order."""
-        sound = [engine for engine in self.engines if engine.name not in self.failures]
-        self.rng.shuffle(sound)
-        return sound
-
-    @contextlib.contextmanager
-    def void_on_failure(self, engine: Engine) -> Iterator[None]:
-        """Voids the engine's figures when a command inside fails."""
-        try:
-            yield
-        except EngineError as e:
-            print(f"{engine.name}: VOID: {e}", file=sys.stderr, flush=True)
-            self.failures.setdefault(engine.name, str(e))
 
     def tell(self, text: str) -> None:
         """Says how far the run is, if ptcr's level lets it."""
@@ -85,7 +67,7 @@ class Run:
             }
             if self.config.mixed_cmd:
                 for engine in self.sound:
-                    with self.void_on_failure(engine):
+                    with self.void_on_failure(engine.name):
                         self._batch(mode, repeat, engine, chains[engine.name])
             else:
                 self._by_operation(mode, repeat, chains)
@@ -98,7 +80,7 @@ class Run:
         length = max((len(chain[0]) for chain in chains.values()), default=0)
         for index in range(length):
             for engine in self.sound:
-                with self.void_on_failure(engine):
+                with self.void_on_failure(engine.name):
                     steps = [[chain[index]] for chain in chains[engine.name]]
                     self._batch(mode, repeat, engine, steps)
 
@@ -140,7 +122,7 @@ class Run:
     def measure_memory(self) -> None:
         """Memory of each engine, started anew and alone."""
         for engine in self.sound:
-            with self.void_on_failure(engine):
+            with self.void_on_failure(engine.name):
                 try:
                     engine.start()
                     self.tell(f"memory of {engine.name}")
@@ -204,7 +186,7 @@ def _start(run: Run, settings: dict[str, Any]) -> dict[str, Any]:
     found = {}
     for name in run.config.runtime_names:
         engine = Engine(name, Path(), (), ())
-        with run.void_on_failure(engine):
+        with run.void_on_failure(engine.name):
             engine = engines.make(
                 name,
                 Path(settings["work"]) / name,
@@ -232,7 +214,7 @@ def main(path: str) -> int:
     sandbox.private_places()
     process.prepare()
     signal.signal(signal.SIGTERM, _interrupted)
-    run = Run(config, [], random.Random(settings["seed"]), os.getppid())
+    run = Run(config=config, rng=random.Random(settings["seed"]), root=os.getppid())
     began = time.time()
     document: dict[str, Any] = {"format": 1, "began": began, "host": host.facts()}
     try:

@@ -7,7 +7,6 @@ its settings.  Every engine has a file system on a block device of its own.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import json
 import os
@@ -24,10 +23,9 @@ from benchmarks.config import ConfigError, programs
 from benchmarks.disk import Disk
 from benchmarks.engines import EngineError
 from benchmarks.registry import CUTTING, PLAIN, Registry
+from benchmarks.soundness import Soundness
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from benchmarks.engines import Engine
 
 __all__ = ["command", "main"]
@@ -75,35 +73,16 @@ def command(argv: list[str], root: Path) -> int:
     sandbox.enter(document, Path(flags.output), flags.work, root)
 
 
-@dataclass(slots=True)
-class _Run:
+@dataclass(slots=True, kw_only=True)
+class _Run(Soundness):
     """The state of a run; an engine that fails is left out from then on."""
 
     settings: dict[str, Any]
     registry: Registry
-    rng: random.Random
     disks: dict[str, Disk] = field(default_factory=dict)
-    engines: list[Engine] = field(default_factory=list)
     pulls: list[dict[str, Any]] = field(default_factory=list)
     cuts: dict[str, dict[str, Any]] = field(default_factory=dict)
     unpacked: dict[str, dict[str, Any]] = field(default_factory=dict)
-    failures: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def sound(self) -> list[Engine]:
-        """Engines without failures, in a new random order."""
-        sound = [engine for engine in self.engines if engine.name not in self.failures]
-        self.rng.shuffle(sound)
-        return sound
-
-    @contextlib.contextmanager
-    def void_on_failure(self, name: str) -> Iterator[None]:
-        """Voids the engine's figures when a command inside fails."""
-        try:
-            yield
-        except EngineError as e:
-            print(f"{name}: VOID: {e}", file=sys.stderr, flush=True)
-            self.failures.setdefault(name, str(e))
 
     def disk(self, name: str) -> Disk:
         """A new file system for an engine."""
@@ -247,7 +226,7 @@ def main(path: str) -> int:
     process.prepare()
     signal.signal(signal.SIGTERM, _interrupted)
     registry = Registry(Path(settings["work"]) / "registry", settings["programs"])
-    run = _Run(settings, registry, random.Random(settings["seed"]))
+    run = _Run(settings=settings, registry=registry, rng=random.Random(settings["seed"]))
     began = time.time()
     document: dict[str, Any] = {"format": 1, "began": began, "host": host.facts()}
     try:

@@ -10,15 +10,20 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from isula_edge.sys import syscalls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 __all__ = ["Engine", "NetworkNamespace", "Result", "program", "until"]
 
+T = TypeVar("T")
+_CLONE_NEWNET = 0x40000000
 _numbers = itertools.count(1)
 # much longer than anything takes: only what hangs gets there
 _PATIENCE_S = float(os.environ.get("ISULA_TEST_PATIENCE_S", "60"))
@@ -63,6 +68,21 @@ class NetworkNamespace:
     def prefix(self) -> list[str]:
         """Words before a command that runs inside; /sys stays as it is (unlike ip netns exec)."""
         return ["nsenter", f"--net=/run/netns/{self.name}"]
+
+    def make(self, make: Callable[[], T]) -> T:
+        """What ``make`` returns inside: the sockets that it opens stay there."""
+
+        def enter() -> T:
+            # a thread's own namespace, which ends with it
+            fd = os.open(f"/run/netns/{self.name}", os.O_RDONLY)
+            try:
+                syscalls.setns(fd, _CLONE_NEWNET)
+            finally:
+                os.close(fd)
+            return make()
+
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(enter).result()
 
     def remove(self) -> None:
         """Takes it away."""

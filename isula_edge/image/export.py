@@ -15,7 +15,7 @@ import tarfile
 from typing import TYPE_CHECKING, Any
 
 from isula_edge import errors
-from isula_edge.image.folders import Folders
+from isula_edge.image.folders import Folders, reading
 from isula_edge.image.save import TarWriter
 from isula_edge.image.tar_extensions import shown
 from isula_edge.image.tree import join
@@ -31,7 +31,6 @@ __all__ = ["export", "mounted"]
 _log = logging.getLogger(__name__)
 _CHUNK = 256 * 1024
 _FIND = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 # of overlay itself, and of the container's confinement
 _OWN_XATTRS = ("trusted.overlay.", "user.overlay.", "security.selinux", "security.ima")
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE, errno.ENXIO)
@@ -82,8 +81,7 @@ class _Export:
         self._device = os.fstat(self._folders.root.fd).st_dev
         self._links: dict[tuple[int, int], bytes] = {}
         self._skipped = 0
-        # a file's times of access are no reason to write
-        self._flags = _READ | (os.O_NOATIME if os.geteuid() == 0 else 0)
+        self._flags = reading()
 
     def run(self) -> None:
         """Directory by directory, each before what is in it."""

@@ -28,7 +28,7 @@ import zlib
 from typing import TYPE_CHECKING, NamedTuple
 
 from isula_edge import errors
-from isula_edge.image.folders import Folders
+from isula_edge.image.folders import Folders, reading
 from isula_edge.image.tar_extensions import shown
 
 if TYPE_CHECKING:
@@ -57,7 +57,6 @@ PIECE = struct.Struct("<QQ")
 
 _MAX_BLOCK = 16 << 20
 _CHUNK = 256 * 1024
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def verify_layer(
@@ -332,8 +331,7 @@ class _Files:
                 kind="layer",
                 ref=root,
             ) from error
-        # the times of the last access are no reason to write to a flash
-        self._flags = _READ | (os.O_NOATIME if os.geteuid() == 0 else 0)
+        self._flags = reading() | os.O_NOFOLLOW
 
     def read(self, wanted: _Reference) -> Iterator[bytes]:
         """The parts of a file that ``wanted`` names."""

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from isula_edge import errors
-from isula_edge.sys import syscalls
 from tests.fakes.images import FakeLayer, make_image
 from tests.fakes.registry import FakeRegistry
 from tests.fakes.workers import WorkerProcess
@@ -20,14 +19,13 @@ from tests.rig import children, until
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.rig import Engine, NetworkNamespace
+    from tests.rig import Engine
 
 CONTENT = os.urandom(12_000_000)
 LAYER = FakeLayer.of({"big": CONTENT})
 SIZE = len(LAYER.blob)
 IMAGE = make_image([LAYER])
 QUARTERS = [0.25, 0.5, 0.75]
-CLONE_NEWNET = 0x40000000
 
 
 @pytest.fixture
@@ -210,24 +208,6 @@ def test_a_server_that_stays_wrong(registry: FakeRegistry, graph: Path) -> None:
 # the whole engine
 
 
-def registry_in(network: NetworkNamespace) -> FakeRegistry:
-    """A registry that listens on the loopback address of another network namespace."""
-    made: list[FakeRegistry] = []
-
-    def make() -> None:
-        fd = os.open(f"/run/netns/{network.name}", os.O_RDONLY)
-        try:
-            syscalls.setns(fd, CLONE_NEWNET)
-        finally:
-            os.close(fd)
-        made.append(FakeRegistry())
-
-    thread = threading.Thread(target=make)
-    thread.start()
-    thread.join()
-    return made[0]
-
-
 def workers(engine: Engine) -> list[int]:
     """Process ids of image workers."""
     return [pid for pid in children(engine.pid) if runs(pid)]
@@ -244,7 +224,7 @@ def runs(pid: int) -> bool:
 @pytest.mark.parametrize("killed", ["the engine", "the client"])
 def test_a_real_engine(make_engine: Callable[..., Engine], killed: str) -> None:
     engine = make_engine(load=False)
-    with registry_in(engine.network) as registry:
+    with engine.network.make(FakeRegistry) as registry:
         registry.add("a/b", "latest", IMAGE)
         registry.faults.hold_at = [0.5]
         client = engine.popen("pull", f"{registry.host}/a/b")

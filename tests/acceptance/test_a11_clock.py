@@ -7,18 +7,15 @@ clock what today's is to a clock of 2000.
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
-import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
 from isula_edge import errors
 from isula_edge.client import Client
-from isula_edge.sys import syscalls
 from tests.fakes.certificates import Authority
 from tests.fakes.registry import FakeRegistry
 from tests.rig import until
@@ -30,7 +27,6 @@ if TYPE_CHECKING:
     from tests.rig import Engine
 
 ADDRESS = "10.97.0.1"
-CLONE_NEWNET = 0x40000000
 
 pytestmark = [pytest.mark.root, pytest.mark.lxc]
 
@@ -41,21 +37,7 @@ def registry_beside(engine: Engine, tls: Authority) -> FakeRegistry:
     words = ["ip", "-n", name, "address", "add", f"{ADDRESS}/32", "dev", "lo"]
     subprocess.run(words, check=True)
     pair = tls.sign("registry", start="20900101000000Z", names=f"IP:{ADDRESS}")
-    found: list[FakeRegistry] = []
-
-    def enter() -> None:
-        # a thread's own namespace, which ends with it; the socket stays where it was made
-        fd = os.open(f"/run/netns/{name}", os.O_RDONLY)
-        try:
-            syscalls.setns(fd, CLONE_NEWNET)
-        finally:
-            os.close(fd)
-        found.append(FakeRegistry(tls=pair, address=ADDRESS))
-
-    thread = threading.Thread(target=enter)
-    thread.start()
-    thread.join()
-    return found[0]
+    return engine.network.make(lambda: FakeRegistry(tls=pair, address=ADDRESS))
 
 
 class Board:

@@ -9,10 +9,12 @@ import socketserver
 import threading
 from typing import Any
 
+from tests.fakes.serving import Serving
+
 __all__ = ["FakeProxy"]
 
 
-class FakeProxy:
+class FakeProxy(Serving):
     """``tunnels`` are the targets that were connected, ``refused`` the requests that were not."""
 
     def __init__(self, user: str = "") -> None:
@@ -22,16 +24,7 @@ class FakeProxy:
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.proxy = self
         self.host = f"127.0.0.1:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
-
-    def __enter__(self) -> FakeProxy:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        super().__init__(self._server)
 
 
 class _Server(socketserver.ThreadingTCPServer):

@@ -25,11 +25,12 @@ import sys
 import threading
 import time
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 from tests.fakes.images import OCI_INDEX, FakeImage, sha256
+from tests.fakes.serving import HttpServer, Serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -104,7 +105,7 @@ class Seen:
     sent: int
 
 
-class FakeRegistry:
+class FakeRegistry(Serving):
     """Serves on ``address`` in threads of this process; HTTPS with ``tls``."""
 
     def __init__(
@@ -132,16 +133,7 @@ class FakeRegistry:
             self.use(tls)
         self.host = f"{address}:{self._server.server_address[1]}"
         self.url = f"{'https' if tls is not None else 'http'}://{self.host}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
-
-    def __enter__(self) -> FakeRegistry:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        super().__init__(self._server)
 
     def use(self, tls: Pair, clients: Path | None = None) -> None:
         """Shows another certificate from now on; asks for one that ``clients`` has signed."""
@@ -299,22 +291,8 @@ class FakeRegistry:
         return self._clock() < self._tokens.get(token, float("-inf"))
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
+class _Server(HttpServer):
     registry: FakeRegistry
-    context: ssl.SSLContext | None = None
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Failures of a connection are part of the play."""
-
-    def finish_request(self, request: Any, client_address: Any) -> None:
-        if self.context is not None:
-            request.settimeout(10)
-            request = self.context.wrap_socket(request, server_side=True)
-            with contextlib.closing(request):
-                super().finish_request(request, client_address)
-        else:
-            super().finish_request(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -11,19 +11,19 @@ SETTINGS has ``address`` [host, port], ``users`` {name: password}, ``issuer``, `
 from __future__ import annotations
 
 import base64
-import contextlib
 import json
 import secrets
 import ssl
 import subprocess
 import sys
-import threading
 import time
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
+
+from tests.fakes.serving import HttpServer, Serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -79,7 +79,7 @@ def _encoded(data: bytes) -> bytes:
     return base64.urlsafe_b64encode(data).rstrip(b"=")
 
 
-class TokenServer:
+class TokenServer(Serving):
     """Serves in threads of this process; ``issue`` makes the answer for those it knows.
 
     ``offline`` gives identity tokens to who asks for one; ``post_status`` answers every
@@ -101,21 +101,12 @@ class TokenServer:
         self.asked: list[Asked] = []
         self._server = _Server(address, _Handler)
         self._server.tokens = self
+        super().__init__(self._server)
         if tls is not None:
             self._server.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             self._server.context.load_cert_chain(*tls)
         scheme = "http" if tls is None else "https"
         self.url = f"{scheme}://{address[0]}:{self._server.server_address[1]}/token"
-
-    def __enter__(self) -> TokenServer:
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
 
     def run(self) -> None:
         """Serves until the process ends."""
@@ -152,22 +143,8 @@ class TokenServer:
         return name if scheme == "Basic" and known else None
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
+class _Server(HttpServer):
     tokens: TokenServer
-    context: ssl.SSLContext | None = None
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that leaves is no failure."""
-
-    def finish_request(self, request: Any, client_address: Any) -> None:
-        if self.context is not None:
-            request.settimeout(10)
-            request = self.context.wrap_socket(request, server_side=True)
-            with contextlib.closing(request):
-                super().finish_request(request, client_address)
-        else:
-            super().finish_request(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from isula_edge.sys import syscalls
 from tests.fakes.images import FakeLayer, make_image
 from tests.fakes.registry import FakeRegistry
 from tests.fakes.schema1 import EMPTY, MEDIA_TYPE, make_old
@@ -23,27 +22,7 @@ if TYPE_CHECKING:
 
     from tests.rig import Engine
 
-CLONE_NEWNET = 0x40000000
-
 pytestmark = pytest.mark.root
-
-
-def inside(engine: Engine, make: Callable[[], Any]) -> Any:
-    """What ``make`` returns in the engine's network namespace; sockets stay there."""
-    made: list[Any] = []
-
-    def enter() -> None:
-        fd = os.open(f"/run/netns/{engine.network.name}", os.O_RDONLY)
-        try:
-            syscalls.setns(fd, CLONE_NEWNET)
-        finally:
-            os.close(fd)
-        made.append(make())
-
-    thread = threading.Thread(target=enter)
-    thread.start()
-    thread.join()
-    return made[0]
 
 
 class Broken:
@@ -80,7 +59,7 @@ def engine(make_engine: Callable[..., Engine]) -> Engine:
 @pytest.fixture
 def registry(engine: Engine) -> Iterator[FakeRegistry]:
     """A registry that the engine can reach."""
-    with inside(engine, FakeRegistry) as found:
+    with engine.network.make(FakeRegistry) as found:
         yield found
 
 
@@ -99,7 +78,7 @@ def small(text: str) -> Any:
 def test_a_mirror_that_is_down_is_asked_once(engine: Engine, registry: FakeRegistry) -> None:
     for name in ("one", "two", "three"):
         registry.add(f"a/{name}", "latest", small(name))
-    broken = inside(engine, Broken)
+    broken = engine.network.make(Broken)
     try:
         config = {"registry-mirrors": [f"http://{broken.host}", registry.url]}
         reload(engine, **config)

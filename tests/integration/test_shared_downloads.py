@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from isula_edge.sys import syscalls
 from tests.fakes.images import FakeImage, FakeLayer, make_image
 from tests.fakes.registry import FakeRegistry
 from tests.rig import until
@@ -26,7 +25,6 @@ IMAGES = {
     "a/b": make_image([BASE, FakeLayer.of({"own": b"b"})]),
     "c/d": make_image([BASE, FakeLayer.of({"own": b"d"})]),
 }
-CLONE_NEWNET = 0x40000000
 
 
 @pytest.fixture
@@ -37,20 +35,7 @@ def engine(make_engine: Callable[..., Engine]) -> Engine:
 @pytest.fixture
 def registry(engine: Engine) -> Iterator[FakeRegistry]:
     """A registry on the engine's loopback address."""
-    made: list[FakeRegistry] = []
-
-    def make() -> None:
-        fd = os.open(f"/run/netns/{engine.network.name}", os.O_RDONLY)
-        try:
-            syscalls.setns(fd, CLONE_NEWNET)
-        finally:
-            os.close(fd)
-        made.append(FakeRegistry())
-
-    thread = threading.Thread(target=make)
-    thread.start()
-    thread.join()
-    with made[0] as registry:
+    with engine.network.make(FakeRegistry) as registry:
         for name, image in IMAGES.items():
             registry.add(name, "latest", image)
         yield registry
