@@ -16,8 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 from isula_edge import errors
 from isula_edge.service import disk, prune
+from isula_edge.service.worker import ignored
 from isula_edge.snapshot.base import remove_tree
-from isula_edge.store.records import SUFFIX, quarantine, read_record, write_record
+from isula_edge.store.records import (
+    SUFFIX,
+    quarantine,
+    quarantined_names,
+    read_record,
+    write_record,
+)
 from isula_edge.sys import atomic
 from isula_edge.types import ChainId
 
@@ -73,11 +80,10 @@ class Checkup:
         await self._records()
         await self._layers(chains, progress)
         await self._strays()
-        aside = f"{engine.config.graph}/quarantine"
         return {
             "problems": [problem.to_wire() for problem in self.problems],
             "unverified": self.unverified,
-            "quarantined": sorted(os.listdir(aside)) if os.path.isdir(aside) else [],
+            "quarantined": quarantined_names(f"{engine.config.graph}/quarantine"),
             "images": len(engine.images.store),
             "layers": len(chains),
             "containers": len(engine.table),
@@ -258,13 +264,10 @@ class Checkup:
         """Fetches an image by its digest: why that failed, or ''."""
         platform = "/".join(filter(None, (*image.platform, str(image.document.get("variant", "")))))
 
-        async def ignore(_item: dict[str, Any]) -> None:
-            return None
-
         why = "it has no digest of a registry"
         for ref in image.digests:
             try:
-                result = await self._engine.images.pull(ref, platform, ignore)
+                result = await self._engine.images.pull(ref, platform, ignored)
             except (errors.EngineError, OSError) as error:
                 why = str(error)
                 continue
@@ -339,13 +342,9 @@ class Marker:
 
 async def check_after_crash(engine: Engine) -> None:
     """Checks everything, puts bad layers aside and warns of them (``image-layer-check``)."""
-
-    async def ignore(_item: dict[str, Any]) -> None:
-        return None
-
     _log.info("the engine ended uncleanly: layers are checked")
     checkup = Checkup(engine, quick=False, repair=True, fetch=False)
-    await checkup.run(ignore)
+    await checkup.run(ignored)
     for problem in checkup.problems:
         if not problem.repaired:
             names = f" of {', '.join(problem.names)}" if problem.names else ""

@@ -19,6 +19,7 @@ from isula_edge.oci.spec import process_args
 from isula_edge.oci.user import resolve_user
 from isula_edge.runtime.base import ExecSpec
 from isula_edge.service import filters, limits
+from isula_edge.service.worker import ignored
 from isula_edge.snapshot.base import remove_tree
 from isula_edge.sys import atomic, process
 from isula_edge.types import ChainId, ContainerId, ImageId
@@ -246,12 +247,9 @@ class Containers:
             "fstype": getattr(driver, "fstype", ""),
         }
 
-        async def ignore(event: dict[str, Any]) -> None:
-            del event
-
         engine.images.lease(container.chain_ids)
         try:
-            result = await engine.images.ask(request, ignore, data)
+            result = await engine.images.ask(request, ignored, data)
         finally:
             engine.images.release(container.chain_ids)
             await asyncio.shield(engine.images.collect(container.chain_ids))

@@ -10,7 +10,7 @@ from isula_edge import errors
 from isula_edge.image import hosts
 from isula_edge.image.credentials import AuthFile, Credentials
 from isula_edge.service.credential_helpers import Helper
-from isula_edge.service.worker import run_worker
+from isula_edge.service.worker import ignored, run_worker
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -106,9 +106,6 @@ class Logins:
     async def _verify(self, host: str, credentials: Credentials) -> str:
         config = self._config
 
-        async def ignore(_event: dict[str, Any]) -> None:
-            """A login reports nothing on its way."""
-
         request = {
             "op": "login",
             "server": host,
@@ -118,7 +115,7 @@ class Logins:
             "insecure_skip_verify": config.insecure_skip_verify,
             "certs_dir": config.certs_dir,
         }
-        answer = await run_worker(self._reaper, request, ignore)
+        answer = await run_worker(self._reaper, request, ignored)
         return str(answer.get("identity_token") or "")
 
     async def _store(self, host: str, credentials: Credentials) -> None:

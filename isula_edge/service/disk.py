@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from isula_edge.image import partial, slots
+from isula_edge.service.worker import ignored
 from isula_edge.store.records import quarantined_names
 from isula_edge.sys import atomic
 from isula_edge.types import ChainId
@@ -157,10 +158,7 @@ async def measure(engine: Engine, where: Places) -> Usage:
     if not tmpdir.startswith(f"{graph}/"):
         roots.append({"top": tmpdir, "parts": [path for path in parts if path.startswith(tmpdir)]})
 
-    async def ignore(_event: dict[str, Any]) -> None:
-        return None
-
-    result = await engine.images.ask({"op": "usage", "roots": roots}, ignore)
+    result = await engine.images.ask({"op": "usage", "roots": roots}, ignored)
     size: dict[str, int] = {str(path): int(count) for path, count in result["bytes"].items()}
 
     def of(paths: Iterable[str]) -> int:

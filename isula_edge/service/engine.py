@@ -36,7 +36,7 @@ from isula_edge.service.platforms import Platforms
 from isula_edge.snapshot.choose import DRIVERS, choose_driver
 from isula_edge.snapshot.layers import LayerStore
 from isula_edge.snapshot.overlay import why_not
-from isula_edge.store.records import SUFFIX, quarantine, read_record, write_record
+from isula_edge.store.records import quarantine, read_record, write_record
 from isula_edge.store.schema import NewerRecord
 from isula_edge.sys import atomic, syscalls
 from isula_edge.sys.inotify import Watcher
@@ -287,8 +287,7 @@ class Engine:
 
     def store_chains(self) -> set[str]:
         """Chain ids of all layers that are there, or that an image or a container needs."""
-        names = os.listdir(self.layers.records.folder)
-        recorded = {f"sha256:{name[: -len(SUFFIX)]}" for name in names if name.endswith(SUFFIX)}
+        recorded = {f"sha256:{key}" for key in self.layers.records.keys()}  # noqa: SIM118
         return recorded | self.images.store.chains() | self.table.chains()
 
     def degraded(self) -> list[Feature]:

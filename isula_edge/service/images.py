@@ -16,7 +16,7 @@ from isula_edge.service import filters
 from isula_edge.service.credentials import Logins, explained
 from isula_edge.service.gc import Collector
 from isula_edge.service.registries import Registries
-from isula_edge.service.worker import run_worker
+from isula_edge.service.worker import ignored, run_worker
 from isula_edge.sys import atomic
 
 if TYPE_CHECKING:
@@ -250,13 +250,10 @@ class Images:
             "kind": kind,
         }
 
-        async def ignore(event: dict[str, Any]) -> None:
-            del event
-
         with contextlib.ExitStack() as stack:
             for image, _ in found.values():
                 stack.enter_context(self.holding(image))
-            result = await self.ask(request, ignore, data)
+            result = await self.ask(request, ignored, data)
         for image, names in found.values():
             self._events.image("save", names[0] if names else image.id)
         return result

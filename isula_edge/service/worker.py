@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from isula_edge.sys.process import Reaper
 
-__all__ = ["run_worker"]
+__all__ = ["ignored", "run_worker"]
 
 _log = logging.getLogger(__name__)
 _ENVIRONMENT = (
@@ -26,6 +26,10 @@ _ENVIRONMENT = (
     "ALL_PROXY", "all_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR", "LANG", "TZ",
 )  # fmt: skip
 _CANCEL_S = 10.0
+
+
+async def ignored(_event: dict[str, Any]) -> None:
+    """For who wants a result and no events."""
 
 
 async def run_worker(

@@ -215,7 +215,7 @@ class LayerStore:
         """
         with _locked(self.driver.home):
             # a worker of the engine before this one may have committed a layer since
-            late = {_dir_name(f":{name}") for name in os.listdir(self.records.folder)}
+            late = {_dir_name(f":{key}") for key in self.records.keys()}  # noqa: SIM118
             return self._sweep({_dir_name(chain) for chain in known} | late)
 
     def _sweep(self, trees: set[str]) -> int:
