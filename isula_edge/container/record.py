@@ -47,7 +47,10 @@ class State:
 
 @dataclass(slots=True)
 class Container:
-    """A container.  ``image_config`` is the ``config`` object of its image (may be empty)."""
+    """A container.  ``image_config`` is the ``config`` object of its image (may be empty).
+
+    One of a pod has the pod's id in ``pod`` and in ``cri`` what the CRI says of it.
+    """
 
     id: ContainerId
     name: str
@@ -60,6 +63,8 @@ class Container:
     args: list[str]
     settings: Settings
     state: State = field(default_factory=State)
+    pod: str = ""
+    cri: dict[str, Any] = field(default_factory=dict)
     # what follows lives only in memory
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
@@ -92,6 +97,8 @@ class Container:
             "args": self.args,
             "settings": to_record(self.settings),
             "state": state,
+            "pod": self.pod,
+            "cri": self.cri,
         }
 
     @classmethod
@@ -111,4 +118,6 @@ class Container:
             list(data["args"]),
             from_record(data["settings"]),
             State(**state),
+            data.get("pod", ""),
+            data.get("cri", {}),
         )

@@ -19,6 +19,8 @@ class Mount:
     """A mount a user asked for.
 
     ``kind`` is bind or tmpfs; ``source`` a host path or ''; ``target`` a path inside.
+    A mount of kind image shows ``sub_path`` of the image with the id ``image``.  The maps
+    are (id inside, id on the host, size) of an id-mapped mount.
     """
 
     kind: str
@@ -27,6 +29,11 @@ class Mount:
     read_only: bool = False
     propagation: str = "rprivate"
     options: tuple[str, ...] = ()
+    recursive_read_only: bool = False
+    image: str = ""
+    sub_path: str = ""
+    uid_maps: tuple[tuple[int, int, int], ...] = ()
+    gid_maps: tuple[tuple[int, int, int], ...] = ()
 
     def spec(self) -> dict[str, Any]:
         """As the runtime-spec has it."""
@@ -49,6 +56,15 @@ class Mount:
     def record(self) -> dict[str, Any]:
         """As a plain map, for a record."""
         return asdict(self)
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> Mount:
+        """The mount that :meth:`record` described."""
+        data = dict(record)
+        data["options"] = tuple(data["options"])
+        for name in ("uid_maps", "gid_maps"):
+            data[name] = tuple(tuple(item) for item in data.get(name, ()))
+        return cls(**data)
 
 
 def clean(path: str) -> str:

@@ -43,6 +43,11 @@ class Settings:
 
     Sizes are bytes, times seconds, 0 or '' or an empty list means "not set".
     ``entrypoint`` is None when not given and '' when cleared on purpose.
+    ``join`` maps a runtime-spec namespace to the path to join, '' for a new one or None for
+    the host's, and wins over net, pid, ipc, uts and cgroupns; ``files`` (path inside to the
+    host's path) replace the engine's own hosts, hostname and resolv.conf.  ``masked_paths``
+    and ``readonly_paths`` are None for the defaults.  The maps are (id inside, id on the
+    host, size).
     """
 
     hostname: str = ""
@@ -101,6 +106,22 @@ class Settings:
     storage_size: int = 0
     platform: str = ""
     warnings: list[str] = field(default_factory=list)
+    # what follows no option sets, only the engine's own services do (pods, above all)
+    join: dict[str, str | None] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    shm_path: str = ""
+    log_path: str = ""
+    ambient: list[str] = field(default_factory=list)
+    masked_paths: list[str] | None = None
+    readonly_paths: list[str] | None = None
+    apparmor: str = ""
+    selinux: str = ""
+    groups_strict: bool = False
+    unified: dict[str, str] = field(default_factory=dict)
+    hugepages: list[tuple[str, int]] = field(default_factory=list)
+    umask: int | None = None
+    uid_maps: list[tuple[int, int, int]] = field(default_factory=list)
+    gid_maps: list[tuple[int, int, int]] = field(default_factory=list)
 
 
 def to_record(settings: Settings) -> dict[str, Any]:
@@ -112,11 +133,9 @@ def from_record(record: Mapping[str, Any]) -> Settings:
     """The settings that :func:`to_record` gave; unknown keys are left out."""
     known = {item.name for item in fields(Settings)}
     data = {key: value for key, value in record.items() if key in known}
-    data["mounts"] = [
-        Mount(**{**item, "options": tuple(item["options"])}) for item in data["mounts"]
-    ]
-    data["ulimits"] = [tuple(item) for item in data["ulimits"]]
-    data["devices"] = [tuple(item) for item in data["devices"]]
+    data["mounts"] = [Mount.from_record(item) for item in data["mounts"]]
+    for name in ("ulimits", "devices", "hugepages", "uid_maps", "gid_maps"):
+        data[name] = [tuple(item) for item in data.get(name, ())]
     return Settings(**data)
 
 

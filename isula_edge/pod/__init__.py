@@ -1,0 +1,1 @@
+"""Level 4: pod sandboxes: namespaces without a process, their files and records."""
