@@ -10,12 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Host", "container_dir", "init_groups"]
-
-
-def container_dir(parent: str, container_id: str) -> str:
-    """Path of a container's cgroup below each hierarchy's root, without leading slash."""
-    return f"{parent.strip('/')}/{container_id}".lstrip("/")
+__all__ = ["Host", "init_groups"]
 
 
 def init_groups(text: str) -> dict[str, str]:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from isula_edge import errors
-from isula_edge.cgroup import container_dir
-from isula_edge.oci import capabilities
+from isula_edge.cgroup.pods import container_dir, systemd_path
+from isula_edge.container import logs, staging
 from isula_edge.oci import spec as oci_spec
 from isula_edge.oci.user import User, resolve_user
 from isula_edge.runtime.base import Bundle
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from isula_edge.container.record import Container
     from isula_edge.container.table import Table
+    from isula_edge.oci.mounts import Mount
+    from isula_edge.snapshot.base import Ids
 
 __all__ = ["Bundles"]
 
@@ -42,6 +44,7 @@ class Bundles:
     cgroup_parent: str
     seccomp: Callable[[str, set[str]], dict[str, Any] | None]
     default_ulimits: tuple[tuple[str, int, int], ...] = ()
+    systemd_cgroup: bool = False
 
     def bundle(self, container: Container, document: dict[str, Any]) -> Bundle:
         """The driver's view of ``container``."""
@@ -55,13 +58,14 @@ class Bundles:
             document,
             container.settings.tty,
             container.settings.interactive,
-            container.settings.log_max_size,
-            self.cgroup(container),
+            # a log of somebody else's is rotated by them
+            log_max_bytes=0 if container.settings.log_path else container.settings.log_max_size,
+            cgroup=self.cgroup(container),
         )
 
     def log_path(self, container: Container) -> str:
         """Where the supervisor writes the container's output."""
-        return f"{self.table.dir(container)}/console.log"
+        return container.settings.log_path or f"{self.table.dir(container)}/console.log"
 
     def load(self, container: Container) -> Bundle:
         """The bundle as its ``config.json`` on disk says; an empty document when unreadable."""
@@ -80,13 +84,16 @@ class Bundles:
             f"{self.state}/{runtime}/{container_id}",
             "",
             {},
-            cgroup=container_dir(self.cgroup_parent, container_id),
+            cgroup=container_dir(self.cgroup_parent, container_id, systemd=self.systemd_cgroup),
         )
 
     def shm(self, container: Container) -> str:
         """The directory that is the container's /dev/shm; '' for a tmpfs of its own."""
-        ipc = container.settings.ipc
-        if ipc == "host":
+        settings = container.settings
+        if settings.shm_path:
+            return settings.shm_path
+        ipc = settings.ipc
+        if settings.join.get("ipc", ipc) in ("host", None):
             return "/dev/shm"
         if ipc.startswith("container:"):
             other = self.table.get(ipc.partition(":")[2])
@@ -111,32 +118,71 @@ class Bundles:
     def cgroup(self, container: Container) -> str:
         """The container's cgroup, without leading slash."""
         parent = container.settings.cgroup_parent or self.cgroup_parent
-        return container_dir(parent, container.id)
+        return container_dir(parent, container.id, systemd=self.systemd_cgroup)
+
+    def _cgroups_path(self, container: Container) -> str:
+        """The same in the words of its runtime: LXC does not know of systemd's scopes."""
+        parent = container.settings.cgroup_parent or self.cgroup_parent
+        if self.systemd_cgroup and container.runtime != "lxc":
+            if not parent.endswith(".slice"):
+                raise errors.InvalidArgument(
+                    f"cgroup parent {parent} is no slice like system.slice, which runtime "
+                    f"{container.runtime} needs with systemd-cgroup",
+                    kind="cgroup",
+                    ref=parent,
+                )
+            return systemd_path(parent, container.id)
+        return f"/{self.cgroup(container)}"
 
     def hostname(self, container: Container) -> str:
         """Its host name: given, the host's in the host's uts namespace, or the short id."""
         if container.settings.hostname:
             return container.settings.hostname
-        return os.uname().nodename if container.settings.uts == "host" else container.id[:12]
+        uts = container.settings.join.get("uts", container.settings.uts)
+        return os.uname().nodename if uts in ("host", None) else container.id[:12]
 
-    def prepare(self, container: Container, rootfs: str) -> Bundle:
-        """Writes files and ``config.json`` for a container whose root is mounted at ``rootfs``."""
+    @staticmethod
+    def user(container: Container, rootfs: str, text: str) -> User:
+        """``text`` as a user of the container, with the groups that its settings want."""
+        settings = container.settings
+        rule = None
+        if container.pod:
+            # the CRI merges whatever group was given, Docker does not
+            rule = not settings.groups_strict
+        return resolve_user(rootfs, text, settings.group_add, memberships=rule)
+
+    def run_dir(self, container: Container) -> str:
+        """What a reboot ends of it."""
+        return f"{self.state}/{container.runtime}/{container.id}"
+
+    def prepare(
+        self, container: Container, rootfs: str, mounts: list[Mount], ids: Ids | None = None
+    ) -> Bundle:
+        """Writes files and ``config.json`` for a container whose root is mounted at ``rootfs``.
+
+        ``mounts`` are its mounts as :func:`isula_edge.container.staging.stage` gave them,
+        ``ids`` are those of its user namespace.
+        """
         settings = container.settings
         folder = self.table.dir(container)
-        user = resolve_user(
-            rootfs, settings.user or container.image_config.get("User") or "", settings.group_add
+        user = self.user(
+            container, rootfs, settings.user or container.image_config.get("User") or ""
         )
         workdir = settings.workdir or container.image_config.get("WorkingDir") or "/"
         if workdir != "/":
-            paths.ensure_target(rootfs, workdir, directory=True)
-        files = self._files(container, folder)
-        document = self.document(container, rootfs, user, workdir, files)
-        for mount in settings.mounts:
-            if mount.kind == "bind" and not os.path.exists(mount.source):
-                os.makedirs(mount.source, 0o755, exist_ok=True)
-        self._targets(document, rootfs)
-        if not settings.external_rootfs:
-            _link_mtab(rootfs)
+            with staging.as_root_inside(ids):
+                paths.ensure_target(rootfs, workdir, directory=True)
+        files = settings.files or self._files(container, folder)
+        document = self.document(container, rootfs, user, workdir, files, mounts)
+        if ids is not None:
+            staging.bind_devices(document)
+            staging.reachable(document, self.run_dir(container))
+        with staging.as_root_inside(ids):
+            self._targets(document, rootfs)
+            if not settings.external_rootfs:
+                _link_mtab(rootfs)
+        if settings.log_path:
+            logs.make(settings.log_path)
         text = json.dumps(document, indent=2).encode("utf-8", "surrogateescape")
         atomic.write(f"{folder}/config.json", text, durable=False)
         return self.bundle(container, document)
@@ -148,19 +194,19 @@ class Bundles:
         user: User,
         workdir: str,
         files: dict[str, str],
+        mounts: list[Mount] | None = None,
     ) -> dict[str, Any]:
-        """The runtime-spec document."""
+        """The runtime-spec document, with ``mounts`` in place of those in the settings."""
         named = {name for name, _, _ in container.settings.ulimits}
         settings = replace(
             container.settings,
+            mounts=container.settings.mounts if mounts is None else mounts,
             ulimits=[
                 *container.settings.ulimits,
                 *(item for item in self.default_ulimits if item[0] not in named),
             ],
         )
-        names = set(
-            capabilities.choose(settings.cap_add, settings.cap_drop, privileged=settings.privileged)
-        )
+        names = set(oci_spec.bounding(settings))
         subject = oci_spec.Subject(
             container.id,
             rootfs,
@@ -176,7 +222,9 @@ class Bundles:
             self.shm(container),
             oci_spec.hard_limits(),
         )
-        return oci_spec.build(settings, subject)
+        document = oci_spec.build(settings, subject)
+        document["linux"]["cgroupsPath"] = self._cgroups_path(container)
+        return document
 
     def _namespaces(self, container: Container) -> dict[str, str | None]:
         found: dict[str, str | None] = {"mount": ""}
@@ -196,7 +244,14 @@ class Bundles:
                 found[kind] = f"/proc/{other.state.pid}/ns/{_NS_FILE[kind]}"
             else:
                 found[kind] = ""
-        return found
+        for kind, path in container.settings.join.items():
+            if path and not os.path.exists(path):
+                raise errors.FailedPrecondition(
+                    f"the {kind} namespace that {container.name} is to join is gone",
+                    kind="namespace",
+                    ref=path,
+                )
+        return found | container.settings.join
 
     def _files(self, container: Container, folder: str) -> dict[str, str]:
         """/etc/hosts, hostname and resolv.conf of the container."""

@@ -15,7 +15,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from isula_edge import errors
-from isula_edge.container import leftovers, programs
+from isula_edge.container import leftovers, logs, programs, staging
 from isula_edge.container.record import Container, Status
 from isula_edge.container.streams import Attachment
 from isula_edge.oci import values
@@ -168,6 +168,7 @@ class Life:
             if attach:
                 attachment = Attachment(bundle)
             started = await runtime.start(bundle)
+            await asyncio.to_thread(staging.unstage, bundle.run_dir)
             state = container.state
             state.pid, state.start_ticks = started.init.pid, started.init.start_ticks
             state.boot = started.init.boot
@@ -188,20 +189,30 @@ class Life:
 
     def _prepare(self, container: Container) -> Bundle:
         settings = container.settings
-        if settings.external_rootfs:
-            rootfs = settings.external_rootfs
-        else:
-            lowers = self._layers.dirs(container.chain_ids)
-            # a container of --rm does not outlive a crash of the machine: no need to sync
-            rootfs = self._driver.mount(container.id, lowers, volatile=settings.rm).path
-        self._bundles.mount_shm(container)
-        bundle = self._bundles.prepare(container, rootfs)
+        run_dir = self._bundles.run_dir(container)
+        staging.clear(run_dir)
+        os.makedirs(run_dir, 0o711)
+        if container.pod:
+            staging.check_shared(settings)
+        with staging.users(settings) as ids:
+            if settings.external_rootfs:
+                rootfs = settings.external_rootfs
+            else:
+                lowers = self._layers.dirs(container.chain_ids)
+                # a container of --rm does not outlive a crash of the machine: no need to sync
+                rootfs = self._driver.mount(
+                    container.id, lowers, volatile=settings.rm, ids=ids
+                ).path
+            if ids is not None and container.runtime == "lxc":
+                staging.check_search(rootfs, ids)
+                staging.check_search(run_dir, ids)
+            self._bundles.mount_shm(container)
+            mounts = staging.stage(settings, run_dir, self._layers, ids)
+            bundle = self._bundles.prepare(container, rootfs, mounts, ids)
         described = bundle.spec["process"]
         if not described["args"]:
             raise errors.InvalidArgument("No command specified", kind="container", ref=container.id)
         programs.check(rootfs, bundle.spec, self._check_program)
-        remove_tree(bundle.run_dir)
-        os.makedirs(bundle.run_dir, 0o711)
         os.symlink(f"{bundle.dir}/config.json", f"{bundle.run_dir}/config.json")
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"{self._state}/exits/{container.id}")
@@ -218,8 +229,8 @@ class Life:
         if bundle is not None:
             with contextlib.suppress(errors.EngineError, OSError):
                 await runtime.delete(bundle)
-            with contextlib.suppress(OSError):
-                remove_tree(bundle.run_dir)
+        with contextlib.suppress(OSError):
+            await asyncio.to_thread(staging.clear, self._bundles.run_dir(container))
         await asyncio.to_thread(self._unmount, container)
         state.status = Status.EXITED
         state.pid = 0
@@ -251,7 +262,7 @@ class Life:
         event = self._waiters.setdefault(container.id, asyncio.Event())
         path = f"{self._state}/exits/{container.id}"
         init = container.state.init()
-        gone = _process_gone(init)
+        gone = process.gone(init)
         try:
             while not os.path.exists(path):
                 event.clear()
@@ -276,6 +287,9 @@ class Life:
     async def _ended(self, container: Container, bundle: Bundle) -> None:
         runtime = self.runtime(container.runtime)
         code = runtime.exit_code(bundle)
+        if container.settings.log_path:
+            with contextlib.suppress(OSError):
+                await asyncio.to_thread(logs.terminate, bundle.log_path)
         state = container.state
         state.oom_killed = self._oom(container, bundle)
         with contextlib.suppress(errors.EngineError, OSError):
@@ -288,7 +302,7 @@ class Life:
         state.pid = 0
         state.finished_ns = time.time_ns()
         with contextlib.suppress(OSError):
-            remove_tree(bundle.run_dir)
+            staging.clear(bundle.run_dir)
         with contextlib.suppress(OSError):
             os.unlink(f"{self._state}/exits/{container.id}")
         try:
@@ -429,6 +443,18 @@ class Life:
             return Attachment(self._bundles.load(container))
         raise errors.FailedPrecondition(text, kind="container", ref=container.id)
 
+    async def reopen_log(self, container: Container) -> None:
+        """Goes on with a new file where the log was, which was renamed (see logs.reopen).
+
+        Raises FailedPrecondition when it does not run, and makes no file then.
+        """
+        async with container.lock:
+            if not container.running:
+                raise errors.FailedPrecondition(
+                    f"Container {container.name} is not running", kind="container", ref=container.id
+                )
+            await logs.reopen(self._bundles.load(container), self._watcher, container.ended)
+
     def pids(self, container: Container) -> list[int]:
         """Every process of the container, as the host numbers them."""
         return self._cgroups.pids(self._bundles.cgroup(container))
@@ -445,6 +471,7 @@ class Life:
             container.ended = asyncio.Event()
             exited = os.path.exists(f"{self._state}/exits/{container.id}")
             if container.state.init().alive() and not exited:
+                staging.unstage(bundle.run_dir)
                 self._spawn(self._watch(container, bundle))
                 continue
             if container.state.boot == boot_id() and not exited:
@@ -478,7 +505,7 @@ class Life:
                 else:
                     self._unmount(container)
             with contextlib.suppress(OSError):
-                remove_tree(bundle.run_dir)
+                staging.clear(bundle.run_dir)
             with contextlib.suppress(OSError):
                 os.unlink(f"{self._state}/exits/{container_id}")
 
@@ -508,33 +535,3 @@ class Life:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             _log.error("background work failed", exc_info=task.exception())
-
-
-def _process_gone(init: process.Identity) -> asyncio.Future[None]:
-    """A future that ends with the process (pidfd, Linux 5.3); never, where there is none."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[None] = loop.create_future()
-    try:
-        fd = os.pidfd_open(init.pid)
-    except ProcessLookupError:
-        future.set_result(None)
-        return future
-    except OSError:
-        return future
-
-    def readable() -> None:
-        loop.remove_reader(fd)
-        if not future.done():
-            future.set_result(None)
-
-    def close(_: object) -> None:
-        loop.remove_reader(fd)
-        os.close(fd)
-
-    if not init.alive():
-        os.close(fd)
-        future.set_result(None)
-        return future
-    loop.add_reader(fd, readable)
-    future.add_done_callback(close)
-    return future

@@ -1,26 +1,47 @@
-"""Reading a container's log: conmon's k8s-file lines, from the end or as they come.
+"""A container's log: conmon's k8s-file lines, which are the CRI's, from the end or as they come.
 
 A line is ``2006-01-02T15:04:05.000000000+00:00 stdout F text``; P instead of F means that
-the text goes on in the next line of the same stream.
+the text goes on in the next line of the same stream.  A log at a path of somebody else's is
+rotated by them: they rename it and have it opened again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from isula_edge import errors
+from isula_edge.runtime import supervisor
 from isula_edge.sys import syscalls
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
+    from isula_edge.runtime.base import Bundle
     from isula_edge.sys.inotify import Watcher
 
-__all__ = ["LogLine", "follow", "parse", "read_tail", "stamp_ns", "utc"]
+__all__ = [
+    "LogLine",
+    "check_log_path",
+    "follow",
+    "make",
+    "parse",
+    "read_tail",
+    "reopen",
+    "stamp_ns",
+    "terminate",
+    "utc",
+]
 
 _BLOCK = 1 << 16
+_MODE = 0o640
+_LAST = 1 << 20
+"""How far from the end of a log the last line of a stream is looked for."""
+_REOPEN_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,3 +203,145 @@ async def follow(
 async def _wake(ended: asyncio.Event, changed: asyncio.Event) -> None:
     await ended.wait()
     changed.set()
+
+
+# logs at a path of somebody else's
+
+
+def check_log_path(path: str) -> None:
+    """Raises InvalidArgument for what cannot be the path of a log (case A31d)."""
+
+    def refuse(why: str) -> errors.InvalidArgument:
+        return errors.InvalidArgument(f"log path {path!r:.200} {why}", kind="log", ref=path)
+
+    # the supervisor's own syntax has the colon
+    for bad, name in (("\0", "NUL"), ("\n", "a line break"), (":", "a colon")):
+        if bad in path:
+            raise refuse(f"has {name} in it")
+    folder, _, name = path.rpartition("/")
+    if not path.startswith("/") or name in ("", ".", ".."):
+        raise refuse("is no absolute path of a file")
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        while folder and not os.path.lexists(folder):
+            folder = os.path.dirname(folder)
+        if folder and not os.path.isdir(folder):
+            raise refuse(f"is below {folder}, which is no directory") from None
+    except OSError as error:
+        raise refuse(f"cannot be used: {error.strerror}") from error
+    else:
+        if not stat.S_ISREG(mode):
+            raise refuse("is there already and no file")
+
+
+def make(path: str) -> None:
+    """An empty log where there is none, with the directories above it.
+
+    Raises FailedPrecondition when it cannot be made, ResourceExhausted without space.
+    """
+    check_log_path(path)
+    try:
+        os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
+        os.close(_open(path, os.O_CREAT | os.O_APPEND))
+    except OSError as error:
+        raise errors.FailedPrecondition(
+            f"log {path} cannot be made: {error.strerror}", kind="log", ref=path
+        ) from error
+
+
+def _open(path: str, flags: int) -> int:
+    return os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | flags, _MODE)
+
+
+def terminate(path: str) -> None:
+    """Ends the last line of each stream, which a program may have left open (case A31h).
+
+    Nothing happens to a log that is gone.
+    """
+    with contextlib.suppress(FileNotFoundError), open(_open(path, os.O_APPEND), "ab") as writer:
+        with open(path, "rb") as file:
+            end = file.seek(0, os.SEEK_END)
+            file.seek(max(0, end - _LAST))
+            data = file.read()
+        last: dict[bytes, bytes] = {}
+        for line in data.split(b"\n"):
+            parts = line.split(b" ", 3)
+            if len(parts) == 4 and parts[2] in (b"F", b"P"):
+                last[parts[1]] = parts[2]
+        if data and not data.endswith(b"\n"):
+            writer.write(b"\n")
+        for stream, tag in last.items():
+            if tag == b"P":
+                writer.write(b"%s %s F \n" % (_now(), stream))
+
+
+def _now() -> bytes:
+    import time
+
+    seconds, rest = divmod(time.time_ns(), 10**9)
+    date = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    return f"{date}.{rest:09d}+00:00".encode()
+
+
+async def reopen(bundle: Bundle, watcher: Watcher, ended: asyncio.Event) -> None:
+    """Has the supervisor write to a new file at the log's path, which was renamed.
+
+    There is one when this returns; with an error there is none.  Nothing happens while the
+    log is where it was.  Raises FailedPrecondition when the container ends meanwhile.
+    """
+    path = bundle.log_path
+    conmon = supervisor.identity(bundle)
+    if conmon is not None and _writes(conmon.pid, path):
+        return
+    beside = f"{path}.tmp"
+    changed = asyncio.Event()
+    folder = os.path.dirname(path)
+    try:
+        # the supervisor ends when it cannot make this file, and with it the container
+        fd = _open(beside, os.O_CREAT | os.O_TRUNC)
+    except OSError as error:
+        raise errors.FailedPrecondition(
+            f"log {path} cannot be made: {error.strerror}", kind="log", ref=path
+        ) from error
+    inode = os.fstat(fd).st_ino
+    os.close(fd)
+    watch = watcher.add(folder, syscalls.IN_MOVED_TO, lambda _name: changed.set())
+    waiter = asyncio.create_task(_wake(ended, changed))
+    try:
+        told = supervisor.reopen_log(bundle)
+        async with asyncio.timeout(_REOPEN_S):
+            while not _is(path, inode):
+                if not told or ended.is_set():
+                    raise errors.FailedPrecondition(
+                        f"Container {bundle.name} is not running", kind="container", ref=bundle.id
+                    )
+                changed.clear()
+                await changed.wait()
+    except TimeoutError as error:
+        raise errors.DeadlineExceeded(
+            f"log {path} was not opened within {_REOPEN_S:g} s", kind="log", ref=path
+        ) from error
+    finally:
+        waiter.cancel()
+        watcher.remove(watch)
+        with contextlib.suppress(OSError):
+            os.unlink(beside)
+
+
+def _is(path: str, inode: int) -> bool:
+    try:
+        return os.lstat(path).st_ino == inode
+    except OSError:
+        return False
+
+
+def _writes(pid: int, path: str) -> bool:
+    """Whether process ``pid`` has the file at ``path`` open."""
+    with contextlib.suppress(OSError):
+        wanted = os.lstat(path)
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                if os.path.samestat(os.stat(f"/proc/{pid}/fd/{fd}"), wanted):
+                    return True
+    return False

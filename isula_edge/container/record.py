@@ -72,11 +72,24 @@ class Container:
     restarting: bool = False
     stop_deadline: asyncio.Event = field(default_factory=asyncio.Event)
     execs: dict[str, int] = field(default_factory=dict)
+    user_ids: tuple[int, int, tuple[int, ...]] | None = None
 
     @property
     def running(self) -> bool:
         """Whether it has a process now."""
         return self.state.status in (Status.RUNNING, Status.PAUSED, Status.STARTING)
+
+    @property
+    def layers(self) -> list[ChainId]:
+        """Chain ids of every layer that it needs, those of image volumes too."""
+        volumes = (layer for mount in self.settings.mounts for layer in mount.layers)
+        return [*self.chain_ids, *map(ChainId, volumes)]
+
+    @property
+    def images(self) -> list[ImageId]:
+        """Ids of the images that it uses: its own and those of volumes."""
+        volumes = (mount.image for mount in self.settings.mounts if mount.image)
+        return [self.image_id, *map(ImageId, volumes)]
 
     def to_record(self) -> dict[str, Any]:
         """The payload of its record."""

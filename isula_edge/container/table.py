@@ -202,9 +202,10 @@ class Table:
         """Containers by the id of their image."""
         table: dict[str, list[Container]] = {}
         for container in self._by_id.values():
-            table.setdefault(container.image_id, []).append(container)
+            for image in dict.fromkeys(container.images):
+                table.setdefault(image, []).append(container)
         return table
 
     def chains(self) -> set[Any]:
         """Chain ids of every layer that a container needs."""
-        return {chain for container in self._by_id.values() for chain in container.chain_ids}
+        return {chain for container in self._by_id.values() for chain in container.layers}

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from isula_edge import errors
-from isula_edge.daemon import keys
+from isula_edge.daemon import cri_config, keys
 from isula_edge.image.hosts import canonical
 from isula_edge.oci import values
 from isula_edge.service import storage_options
@@ -196,14 +196,15 @@ def _build(
         auth_file=one("auth-file", "/root/.isulad/config.json"),
         max_concurrent_downloads=one("max-concurrent-downloads", 0),
         max_download_rate=keys.size(one("max-download-rate", 0)) or 0,
-        cgroup_parent=one("cgroup-parent", "/isulad"),
         default_ulimits=_ulimits(table, options, path),
         hook_spec=one("hook-spec", ""),
         seccomp_profile=one("seccomp-profile", ""),
         log_max_size=_container_log(table, options, path, problems),
         tmpdir=_tmpdir(),
         image_layer_check=one("image-layer-check", False),
+        **_cgroups(one("cgroup-parent", ""), one("systemd-cgroup", False), path),
         **_watermarks(table, path),
+        cri=cri_config.parse(table, path),
     )
     hosts = _hosts(table.get("hosts") or (), options.get("host") or (), path)
     return DaemonConfig(
@@ -232,6 +233,17 @@ def _watermarks(table: dict[str, Any], path: str) -> dict[str, Any]:
     if table.get("image-gc-min-age", "") != "":
         found["image_gc_min_age"] = keys.seconds(table["image-gc-min-age"])
     return found
+
+
+def _cgroups(parent: str, systemd: bool, path: str) -> dict[str, Any]:
+    """The parent of containers without one of their own: a slice for the systemd driver."""
+    if systemd and parent and not parent.endswith(".slice"):
+        raise errors.InvalidArgument(
+            f"{path}: cgroup-parent must be a slice like system.slice with systemd-cgroup, it is "
+            f"{parent}"
+        )
+    default = "system.slice" if systemd else "/isulad"
+    return {"cgroup_parent": parent or default, "systemd_cgroup": systemd}
 
 
 def _tmpdir() -> str:

@@ -32,6 +32,7 @@ EFFECTIVE: dict[str, str] = {
     "clock-timeout": "duration",
     "default-ulimits": "ulimits",
     "cgroup-parent": "string",
+    "systemd-cgroup": "bool",
     "certs-dir": "path",
     "auth-file": "path",
     "max-concurrent-downloads": "number",
@@ -41,45 +42,49 @@ EFFECTIVE: dict[str, str] = {
     "image-gc-min-age": "duration",
     "image-layer-check": "bool",
     "seccomp-profile": "path",
+    "cdi-spec-dirs": "list",
+    "cni-bin-dir": "string",
+    "cni-cache-dir": "path",
+    "cni-conf-dir": "path",
+    "cri-runtimes": "strings",
+    "cri-socket": "string",
+    "disable-connections": "bool",
+    "enable-cdi": "bool",
+    "enable-cri-v1": "bool",
+    "enable-pod-events": "bool",
+    "network-plugin": "network-plugin",
+    "nri-socket-path": "path",
+    "nri-support": "bool",
+    "plugin-config-path": "path",
+    "plugin-path": "path",
+    "plugin-registration-timeout": "number",
+    "plugin-requst-timeout": "number",
+    "pod-sandbox-image": "string",
+    "stream-server-address": "string",
+    "stream-server-cert": "path",
+    "stream-server-key": "path",
+    "websocket-server-listening-port": "number",
 }
 """Keys that do what they say, with the type of their value."""
 
 NO_EFFECT: dict[str, str] = {
     "authorization-plugin": "string",
-    "cdi-spec-dirs": "list",
-    "cni-bin-dir": "string",
-    "cni-conf-dir": "string",
     "cpu-rt-period": "number",
     "cpu-rt-runtime": "number",
-    "cri-runtimes": "strings",
     "cri-sandboxers": "map",
-    "disable-connections": "bool",
-    "enable-cdi": "bool",
-    "enable-cri-v1": "bool",
     "enable-plugins": "string",
-    "enable-pod-events": "bool",
     "engine": "string",
     "metrics-port": "number",
     "native.umask": "string",
-    "network-plugin": "string",
-    "nri-socket-path": "string",
-    "nri-support": "bool",
-    "plugin-config-path": "string",
-    "plugin-path": "string",
-    "plugin-registration-timeout": "number",
-    "plugin-requst-timeout": "number",
-    "pod-sandbox-image": "string",
     "selinux-enabled": "bool",
     "start-timeout": "string",
     "storage-enable-remote-layer": "bool",
     "sup-groups": "list",
-    "systemd-cgroup": "bool",
     "tls": "bool",
     "tls-config": "map",
     "tls-verify": "bool",
     "use-decrypted-key": "bool",
     "userns-remap": "string",
-    "websocket-server-listening-port": "number",
 }
 """iSulad's keys that are accepted and do nothing yet; empty and false values are silent."""
 
@@ -100,6 +105,7 @@ _WORDS = {
     "path": "an absolute path",
     "level": f"one of {', '.join(LEVELS)}",
     "driver": f"one of {', '.join(DRIVERS)}",
+    "network-plugin": '"cni" or ""',
     "runtimes": 'an object of {"path": …, "runtime-args": […]}',
     "ulimits": 'an object of {"Name": …, "Soft": …, "Hard": …}',
     "container-log": 'an object with "driver" and "opts"',
@@ -180,6 +186,8 @@ def _fits(kind: str, value: Any) -> bool:
         return value == "" or value.startswith("/")
     if kind == "level":
         return value.upper() in LEVELS
+    if kind == "network-plugin":
+        return value in ("", "cni")
     return kind != "driver" or value in DRIVERS
 
 

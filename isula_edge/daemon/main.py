@@ -11,14 +11,17 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
-# asyncio would load it, and nothing in the daemon speaks TLS: image workers do
-sys.modules.setdefault("ssl", None)  # type: ignore[arg-type]
+_TLS = "ISULAD_TLS"
+if not os.environ.get(_TLS):
+    # asyncio would load it, and nothing in the daemon speaks TLS but streams of the CRI, if told
+    sys.modules.setdefault("ssl", None)  # type: ignore[arg-type]
 
 import asyncio
 
 from isula_edge import errors
 from isula_edge.daemon import config as settings
 from isula_edge.daemon import logfile, methods, sockets
+from isula_edge.daemon.cri import CriGate
 from isula_edge.daemon.server import Server
 from isula_edge.service.engine import Engine
 from isula_edge.sys.notify import notify
@@ -45,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if os.geteuid() != 0:
             raise errors.PermissionDenied("isulad must be run as root")
         os.umask(0o022)
+        _with_tls(config)
         lock = _pid_file(config.pidfile)
         try:
             logfile.set_up(config)
@@ -58,6 +62,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         _refuse(errors.Internal(str(error)))
     return 1
+
+
+def _with_tls(config: DaemonConfig) -> None:
+    """Begins anew where streams want TLS, this time with it; the process stays the same."""
+    if config.engine.cri.stream_cert and not os.environ.get(_TLS):
+        os.environ[_TLS] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def _refuse(error: errors.EngineError) -> None:
@@ -107,12 +118,15 @@ class _Daemon:
             signal.signal(number, signal.SIG_IGN)
         self._warn()
         listening = sockets.listen(self._config.hosts, self._config.group)
-        engine = None
+        engine = gate = None
         try:
             engine = self._engine = await Engine.open(self._config.engine)
             # supervisors leave a file "oom" where they are started
             os.chdir(self._config.engine.state)
-            server = Server(lambda *request: methods.call(engine, *request))
+            gate = CriGate(engine, sockets.group_id(self._config.group))
+            if self._config.engine.cri.eager:
+                await gate.open()
+            server = Server(lambda *request: methods.call(engine, *request), gate.hand_over)
             for sock in listening:
                 await server.listen(sock)
             gc.collect()
@@ -124,6 +138,8 @@ class _Daemon:
             notify("STOPPING=1")
             await server.close()
         finally:
+            if gate is not None:
+                await gate.close()
             if engine is not None:
                 await engine.close()
             sockets.remove(listening)

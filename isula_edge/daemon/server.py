@@ -11,17 +11,19 @@ import asyncio
 import contextlib
 import errno
 import logging
-import select
 import sys
 from typing import TYPE_CHECKING, Any
 
 from isula_edge import errors, wire
+from isula_edge.daemon.cri import PREFACE
+from isula_edge.sys import fds
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     Call = Callable[[str, dict[str, Any], "Session"], Awaitable[dict[str, Any]]]
+    HandOver = Callable[[bytes, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 __all__ = ["Server", "Session"]
 
@@ -100,7 +102,7 @@ class Session:
             self._queue.put_nowait(found)
             return
         put = asyncio.ensure_future(self._queue.put(found))
-        with _hang_up(self._writer) as gone:
+        with fds.hang_up(self._writer.get_extra_info("socket").fileno()) as gone:
             waiting: set[asyncio.Future[Any]] = {put, self._task, gone}
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             left = gone.done()
@@ -150,26 +152,15 @@ def _checked(kind: str, value: object) -> object:
     return value
 
 
-@contextlib.contextmanager
-def _hang_up(writer: asyncio.StreamWriter) -> Iterator[asyncio.Future[None]]:
-    """A future that is done when the peer closes, although nobody reads its data."""
-    loop = asyncio.get_running_loop()
-    gone: asyncio.Future[None] = loop.create_future()
-    with select.epoll(1) as poll:
-        poll.register(writer.get_extra_info("socket").fileno(), select.EPOLLRDHUP)
-        loop.add_reader(poll.fileno(), lambda: None if gone.done() else gone.set_result(None))
-        try:
-            yield gone
-        finally:
-            loop.remove_reader(poll.fileno())
-            gone.cancel()
-
-
 class Server:
-    """Serves ``call(method, params, session)`` on listening sockets."""
+    """Serves ``call(method, params, session)`` on listening sockets.
 
-    def __init__(self, call: Call) -> None:
+    Connections that speak gRPC go to ``hand_over(first bytes, reader, writer)``.
+    """
+
+    def __init__(self, call: Call, hand_over: HandOver | None = None) -> None:
         self._call = call
+        self._hand_over = hand_over
         self._servers: list[asyncio.Server] = []
         self._connections: set[asyncio.Task[Any]] = set()
         self._sessions: set[Session] = set()
@@ -223,6 +214,9 @@ class Server:
         async with asyncio.timeout(_PREAMBLE_S):
             preamble = await reader.readexactly(len(wire.PREAMBLE))
         if preamble != wire.PREAMBLE:
+            if preamble == PREFACE[: len(preamble)] and self._hand_over is not None:
+                await self._hand_over(preamble, reader, writer)
+                return
             if not preamble.startswith(wire.PREAMBLE_MAGIC):
                 raise wire.WireError("the connection does not begin as one of isula's")
             version = int.from_bytes(preamble[-2:], "big")

@@ -16,7 +16,7 @@ from isula_edge.sys.notify import listen_fds
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["listen", "remove"]
+__all__ = ["group_id", "listen", "remove"]
 
 _log = logging.getLogger(__name__)
 _BACKLOG = 512
@@ -33,7 +33,7 @@ def listen(hosts: Sequence[str], group: str) -> list[socket.socket]:
     given = listen_fds()
     if given:
         return [socket.socket(fileno=fd) for fd in given]
-    gid = _gid(group)
+    gid = group_id(group)
     found = []
     try:
         for host in hosts:
@@ -44,7 +44,8 @@ def listen(hosts: Sequence[str], group: str) -> list[socket.socket]:
     return found
 
 
-def _gid(group: str) -> int:
+def group_id(group: str) -> int:
+    """The number of a group; root's where isula's own has not been made.  InvalidArgument."""
     if group.isdigit():
         return int(group)
     try:

@@ -3,8 +3,9 @@
 A short-lived helper program, started per exec: it asks liblxc (ABI of ``lxc/lxccontainer.h``
 and ``lxc/attach_options.h``, LXC 4.0.10 and later) to enter the container's namespaces and
 cgroup, drop to its capabilities, LSM label, no_new_privs and seccomp filter, set
-supplementary groups, uid and gid, and executes the command.  The ``lxc-attach`` tool can do
-neither working directory nor groups.
+supplementary groups, uid and gid, and executes the command with the umask and the ambient
+capabilities of the container.  The ``lxc-attach`` tool can do neither of these, nor working
+directory and groups.
 
 The helper then ends; the process becomes a child of the daemon, a child subreaper, which
 waits for it.  Request: one CBOR frame on descriptor 0.  Answer: one on descriptor 1,
@@ -17,6 +18,7 @@ host's interpreter through /proc/PID/exe (the attack of CVE-2019-5736).
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import sys
@@ -35,6 +37,15 @@ _LSM_EXEC = 0x00000008
 _SETGROUPS = 0x00200000
 _DETECT = -1
 _PR_SET_DUMPABLE = 4
+_PR_SET_KEEPCAPS = 8
+_PR_CAP_AMBIENT = 47
+_PR_CAP_AMBIENT_RAISE = 2
+_CAPABILITY_VERSION_3 = 0x20080522
+_STEPS = {
+    b"u": "take the user's capabilities",
+    b"c": "change to the working directory",
+    b"x": "execute",
+}
 _ATTACH_SLOT = 36
 """Index of ``attach`` among the function pointers of struct lxc_container."""
 
@@ -126,6 +137,47 @@ def _execute(argv: list[str], env: dict[str, str]) -> int:
     return worst
 
 
+def _prepare(request: dict[str, Any]) -> None:
+    """What liblxc has no option for: the umask, and a user with ambient capabilities."""
+    if request["umask"] is not None:
+        os.umask(request["umask"])
+    ambient = request["ambient"]
+    if not ambient:
+        return
+    library = ctypes.CDLL(None, use_errno=True)
+    uid = request["uid"]
+    wanted = sum(1 << number for number in ambient)
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    # effective, permitted, inheritable, each of 32 capabilities, then those of the others
+    sets = (ctypes.c_uint32 * 6)()
+    _check(library.capget(header, sets))
+    if uid:
+        for fd in range(3):
+            # as liblxc does: whoever opens /dev/stdout again is another user now
+            with contextlib.suppress(OSError):
+                os.fchown(fd, uid, -1)
+        _check(_prctl(library, _PR_SET_KEEPCAPS, 1))
+        os.setresuid(uid, uid, uid)
+    for half in range(2):
+        part = wanted >> 32 * half & 0xFFFFFFFF
+        for number in (0, 1):
+            sets[3 * half + number] = part if uid else sets[3 * half + number] | part
+        sets[3 * half + 2] = part
+    _check(library.capset(header, sets))
+    for number in ambient:
+        _check(_prctl(library, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, number))
+
+
+def _prctl(library: Any, option: int, *args: int) -> int:
+    words = [ctypes.c_ulong(word) for word in (*args, 0, 0, 0, 0)[:4]]
+    return int(library.prctl(option, *words))
+
+
+def _check(result: int) -> None:
+    if result < 0:
+        raise OSError(ctypes.get_errno(), "capabilities")
+
+
 def main() -> int:
     """Serves the one request."""
     size = int.from_bytes(os.read(0, 4), "big")
@@ -159,13 +211,16 @@ def _attach(container: Any, request: dict[str, Any]) -> int:
     read_fd, write_fd = os.pipe()  # close-on-exec: end of file means executed
 
     def run(_payload: int | None) -> int:
+        step = b"u"
         try:
             os.close(read_fd)
+            _prepare(request)
+            step = b"c"
             if request["cwd"] != "/":
                 _enter(request["cwd"])
             number = _execute([os.fsdecode(word) for word in argv], env)
         except OSError as error:
-            os.write(write_fd, b"c%d" % (error.errno or 5))
+            os.write(write_fd, step + b"%d" % (error.errno or 5))
             return 126
         os.write(write_fd, b"x%d" % number)
         return 127
@@ -180,7 +235,8 @@ def _attach(container: Any, request: dict[str, Any]) -> int:
         namespaces=-1,
         personality=_DETECT,
         initial_cwd=b"/",
-        uid=request["uid"],
+        # with ambient capabilities _prepare changes it, since liblxc would lose them
+        uid=0 if request["ambient"] else request["uid"],
         gid=request["gid"],
         env_policy=_CLEAR_ENV,
         stdin_fd=3,
@@ -198,8 +254,7 @@ def _attach(container: Any, request: dict[str, Any]) -> int:
     failed = os.read(read_fd, 64)
     if failed:
         os.waitpid(pid.value, 0)
-        step = "change to the working directory" if failed[:1] == b"c" else "execute"
-        _answer({"errno": int(failed[1:]), "step": step})
+        _answer({"errno": int(failed[1:]), "step": _STEPS[failed[:1]]})
         return 1
     _answer({"pid": pid.value})
     return 0

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from isula_edge.image.tree import Directory
     from isula_edge.snapshot import Driver
 
-__all__ = ["export", "mounted"]
+__all__ = ["Exporter", "export", "mounted"]
 
 _log = logging.getLogger(__name__)
 _CHUNK = 256 * 1024
@@ -61,12 +61,14 @@ def export(fd: int, root: str, job: Job) -> dict[str, Any]:
     of one directory and with the files that have several names only.
     """
     writer = TarWriter(fd)
-    _Export(writer, root, job).run()
+    Exporter(writer, root, job).run()
     writer.end()
     return {"size": writer.size_bytes}
 
 
-class _Export:
+class Exporter:
+    """Writes everything below a directory, which may change meanwhile."""
+
     def __init__(self, writer: TarWriter, root: str, job: Job) -> None:
         self._writer = writer
         self._job = job
@@ -95,15 +97,15 @@ class _Export:
                 if error.errno not in _GONE:
                     raise _failed(path, error) from error
                 continue
-            pending.extend(reversed(self._directory(here)))
+            pending.extend(reversed(self.directory(here)))
         if self._skipped:
             _log.warning(
                 "%d extended attributes have names that no tar can hold: they are left out",
                 self._skipped,
             )
 
-    def _directory(self, here: Directory) -> list[bytes]:
-        """Writes a directory and the files in it; the directories in it."""
+    def directory(self, here: Directory) -> list[bytes]:
+        """Writes a directory and the files in it; gives the paths of the directories in it."""
         found = os.fstat(here.fd)
         self._header(join(here.path, b"") or b"./", found, tarfile.DIRTYPE, here.fd)
         if found.st_dev != self._device:
@@ -118,13 +120,13 @@ class _Export:
                 if stat.S_ISDIR(os.stat(name, dir_fd=here.fd, follow_symlinks=False).st_mode):
                     inner.append(child)
                 else:
-                    self._entry(here, name, child)
+                    self.entry(here, name, child)
             except OSError as error:
                 if error.errno not in _GONE:
                     raise _failed(child, error) from error
         return inner
 
-    def _entry(self, parent: Directory, name: bytes, path: bytes) -> None:
+    def entry(self, parent: Directory, name: bytes, path: bytes) -> None:
         """Writes what is no directory."""
         found = os.stat(name, dir_fd=parent.fd, follow_symlinks=False)
         kind = stat.S_IFMT(found.st_mode)

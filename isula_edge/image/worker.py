@@ -17,6 +17,8 @@ Standard input: frames of :mod:`isula_edge.wire`.  The first is the request, a m
 - save: ``fd`` to write to, ``images`` [{config, chain_ids, names}], ``excluded`` [chain id],
   ``kind``
 - export: ``fd`` to write to, and ``path``, or ``container``, ``lowers`` and ``fstype``
+- diff: ``fd`` to write to, ``root``, ``lowers`` [path], ``excluded`` [path], ``whole``: see
+  :func:`isula_edge.image.diff.diff`
 - usage: ``roots`` [{top, parts: [path]}]
 - check: ``layers`` [chain id], ``quick``
 - login: ``server``, ``auth`` {username, password}; optional ``mirrors``, ``insecure``,
@@ -164,7 +166,7 @@ def run(request: dict[str, Any], job: Job) -> dict[str, Any]:
         if operation == "usage":
             return upkeep.measure(request, job)
         return upkeep.check_layers(store, job, request["layers"], quick=bool(request["quick"]))
-    if operation in ("save", "export"):
+    if operation in ("save", "export", "diff"):
         return _write(request, store, job)
     if operation not in ("load", "import"):
         raise errors.InvalidArgument(f"unknown operation {operation!r}")
@@ -188,7 +190,7 @@ def run(request: dict[str, Any], job: Job) -> dict[str, Any]:
 
 
 def _write(request: dict[str, Any], store: LayerStore, job: Job) -> dict[str, Any]:
-    """Save and export: what writes an archive."""
+    """Save, export and diff: what writes an archive."""
     sink = int(request["fd"])
     if request["op"] == "save":
         from isula_edge.image.save import Saved, save
@@ -198,6 +200,12 @@ def _write(request: dict[str, Any], store: LayerStore, job: Job) -> dict[str, An
             for image in request["images"]
         ]
         return save(sink, images, request["excluded"], str(request["kind"]), store, job)
+    if request["op"] == "diff":
+        from isula_edge.image.diff import diff
+
+        lowers, excluded = map(str, request["lowers"]), map(str, request["excluded"])
+        root, whole = str(request["root"]), bool(request["whole"])
+        return diff(sink, root, list(lowers), list(excluded), job, whole=whole)
     from isula_edge import snapshot
     from isula_edge.image import export
 

@@ -1,25 +1,16 @@
-"""Linux capabilities by name (capabilities(7)), and which ones a container gets."""
+"""Which Linux capabilities (capabilities(7)) a container gets."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from isula_edge import errors
+from isula_edge.sys.capability import ALL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["ALL", "DEFAULT", "bounding_set", "choose"]
-
-ALL = (
-    "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP "
-    "LINUX_IMMUTABLE NET_BIND_SERVICE NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER "
-    "SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN SYS_BOOT SYS_NICE "
-    "SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP "
-    "MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF "
-    "CHECKPOINT_RESTORE"
-).split()
-"""Every capability, in the order of its number, without ``CAP_``."""
+__all__ = ["ALL", "DEFAULT", "bounding_set", "choose", "named"]
 
 DEFAULT = (
     "CHOWN DAC_OVERRIDE FSETID FOWNER MKNOD NET_RAW SETGID SETUID SETFCAP SETPCAP "
@@ -50,10 +41,25 @@ def _normal(names: Iterable[str], word: str) -> list[str]:
     return found
 
 
-def choose(add: Iterable[str], drop: Iterable[str], *, privileged: bool = False) -> list[str]:
+def named(names: Iterable[str]) -> list[str]:
+    """``names`` as ``CAP_…`` names in the kernel's order, limited to what the engine has.
+
+    Raises InvalidArgument for an unknown name; ALL is all of them.
+    """
+    return _allowed(_normal(names, "add"))
+
+
+def choose(
+    add: Iterable[str],
+    drop: Iterable[str],
+    *,
+    also: Iterable[str] = (),
+    privileged: bool = False,
+) -> list[str]:
     """The capabilities of a container as ``CAP_…`` names, limited to what the engine has.
 
-    ``--cap-add`` is applied to the default set, or to nothing after ``--cap-drop ALL``.
+    ``--cap-add`` is applied to the default set, or to nothing after ``--cap-drop ALL``; one
+    that is dropped by its name is not added, but what is in ``also`` is there in any case.
     Raises InvalidArgument for an unknown name.
     """
     adds, drops = _normal(add, "add"), _normal(drop, "drop")
@@ -63,5 +69,10 @@ def choose(add: Iterable[str], drop: Iterable[str], *, privileged: bool = False)
         chosen = set() if "ALL" in drops else set(DEFAULT)
         chosen |= set(ALL) if "ALL" in adds else set(adds)
         chosen -= set(drops)
+    return _allowed([*chosen, *_normal(also, "add")])
+
+
+def _allowed(names: Iterable[str]) -> list[str]:
+    wanted = set(names)
     allowed = bounding_set()
-    return [f"CAP_{name}" for name in ALL if name in chosen and name in allowed]
+    return [f"CAP_{name}" for name in ALL if {name, "ALL"} & wanted and name in allowed]

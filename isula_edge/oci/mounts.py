@@ -18,9 +18,10 @@ _PROPAGATION = ("private", "rprivate", "slave", "rslave", "shared", "rshared")
 class Mount:
     """A mount a user asked for.
 
-    ``kind`` is bind or tmpfs; ``source`` a host path or ''; ``target`` a path inside.
-    A mount of kind image shows ``sub_path`` of the image with the id ``image``.  The maps
-    are (id inside, id on the host, size) of an id-mapped mount.
+    ``kind`` is bind or tmpfs; ``source`` a host path or ''; ``target`` a path inside;
+    ``options`` are flags and what a tmpfs knows besides.  A mount of kind image shows
+    ``sub_path`` of the image with the id ``image``, whose chain ids, the lowest first, are
+    ``layers``.  The maps are (id inside, id on the host, size) of an id-mapped mount.
     """
 
     kind: str
@@ -31,6 +32,7 @@ class Mount:
     options: tuple[str, ...] = ()
     recursive_read_only: bool = False
     image: str = ""
+    layers: tuple[str, ...] = ()
     sub_path: str = ""
     uid_maps: tuple[tuple[int, int, int], ...] = ()
     gid_maps: tuple[tuple[int, int, int], ...] = ()
@@ -39,12 +41,11 @@ class Mount:
         """As the runtime-spec has it."""
         flags = ["ro" if self.read_only else "rw"]
         if self.kind == "bind":
-            options = ["rbind", self.propagation, *flags]
             return {
                 "destination": self.target,
                 "type": "bind",
                 "source": self.source,
-                "options": options,
+                "options": ["rbind", self.propagation, *flags, *self.options],
             }
         return {
             "destination": self.target,
@@ -62,6 +63,7 @@ class Mount:
         """The mount that :meth:`record` described."""
         data = dict(record)
         data["options"] = tuple(data["options"])
+        data["layers"] = tuple(data.get("layers", ()))
         for name in ("uid_maps", "gid_maps"):
             data[name] = tuple(tuple(item) for item in data.get(name, ()))
         return cls(**data)

@@ -47,7 +47,9 @@ class Settings:
     the host's, and wins over net, pid, ipc, uts and cgroupns; ``files`` (path inside to the
     host's path) replace the engine's own hosts, hostname and resolv.conf.  ``masked_paths``
     and ``readonly_paths`` are None for the defaults.  The maps are (id inside, id on the
-    host, size).
+    host, size).  With ``no_swap`` a limit of memory alone leaves no swap, else as much again.
+    Without ``stdin_once`` input stays open when who was attached leaves.
+    ``device_nodes`` are devices of the runtime-spec, each with its ``access``.
     """
 
     hostname: str = ""
@@ -119,9 +121,12 @@ class Settings:
     groups_strict: bool = False
     unified: dict[str, str] = field(default_factory=dict)
     hugepages: list[tuple[str, int]] = field(default_factory=list)
+    no_swap: bool = False
+    stdin_once: bool = True
     umask: int | None = None
     uid_maps: list[tuple[int, int, int]] = field(default_factory=list)
     gid_maps: list[tuple[int, int, int]] = field(default_factory=list)
+    device_nodes: list[dict[str, Any]] = field(default_factory=list)
 
 
 def to_record(settings: Settings) -> dict[str, Any]:

@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from isula_edge import errors
 from isula_edge.oci import capabilities, values
+from isula_edge.oci.resources import limits
+from isula_edge.sys import lsm
 from isula_edge.version import OCI_RUNTIME_SPEC
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from isula_edge.oci.options import Settings
     from isula_edge.oci.user import User
 
-__all__ = ["DEFAULT_PATH", "Subject", "build", "process_args"]
+__all__ = ["DEFAULT_PATH", "Subject", "bounding", "build", "process_args"]
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _MASKED = [
@@ -102,9 +104,21 @@ def environment(settings: Settings, subject: Subject) -> list[str]:
     return [f"{key}={value}" for key, value in table.items()]
 
 
+def bounding(settings: Settings) -> list[str]:
+    """The capabilities that a container can have, ambient ones included."""
+    return capabilities.choose(
+        settings.cap_add,
+        settings.cap_drop,
+        also=settings.ambient,
+        privileged=settings.privileged,
+    )
+
+
 def _process(settings: Settings, subject: Subject) -> dict[str, Any]:
-    names = capabilities.choose(settings.cap_add, settings.cap_drop, privileged=settings.privileged)
-    own = names if subject.user.uid == 0 else []
+    names = bounding(settings)
+    ambient = capabilities.named(settings.ambient)
+    # without one of root's the kernel leaves a process only what is ambient
+    own = names if subject.user.uid == 0 else ambient
     process: dict[str, Any] = {
         "terminal": settings.tty,
         "user": {
@@ -119,9 +133,17 @@ def _process(settings: Settings, subject: Subject) -> dict[str, Any]:
             "bounding": names,
             "effective": own,
             "permitted": own,
+            **({"inheritable": ambient, "ambient": ambient} if ambient else {}),
         },
         "noNewPrivileges": settings.no_new_privileges,
     }
+    if settings.umask is not None:
+        process["user"]["umask"] = settings.umask
+    if not settings.privileged:
+        if settings.apparmor and lsm.apparmor_enabled():
+            process["apparmorProfile"] = settings.apparmor
+        if settings.selinux and lsm.selinux_enabled():
+            process["selinuxLabel"] = settings.selinux
     if settings.ulimits:
         process["rlimits"] = [_rlimit(limit, subject) for limit in settings.ulimits]
     if settings.oom_score_adj is not None:
@@ -153,7 +175,7 @@ def _mounts(settings: Settings, subject: Subject) -> list[dict[str, Any]]:
             "devpts",
             ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
         ),
-        _mount("/sys", "sysfs", "sysfs", [*hidden, writable]),
+        _sys(settings, subject, [*hidden, writable]),
         _mount("/sys/fs/cgroup", "cgroup", "cgroup", [*hidden, "relatime", writable]),
     ]
     if subject.namespaces.get("ipc") is not None:
@@ -175,15 +197,22 @@ def _mounts(settings: Settings, subject: Subject) -> list[dict[str, Any]]:
     return found + [mount.spec() for mount in settings.mounts]
 
 
+def _sys(settings: Settings, subject: Subject, options: list[str]) -> dict[str, Any]:
+    if settings.uid_maps and subject.namespaces.get("network") is None:
+        # sysfs is mounted only by who owns the network namespace
+        return _mount("/sys", "bind", "/sys", ["rbind", "rprivate", *options])
+    return _mount("/sys", "sysfs", "sysfs", options)
+
+
 def _mount(target: str, kind: str, source: str, options: list[str]) -> dict[str, Any]:
     return {"destination": target, "type": kind, "source": source, "options": options}
 
 
 def _linux(settings: Settings, subject: Subject) -> dict[str, Any]:
-    resources = _resources(settings)
+    resources = limits(settings)
     resources["devices"] = _device_rules(settings)
     namespaces = []
-    for kind in ("mount", "pid", "network", "ipc", "uts", "cgroup"):
+    for kind in ("mount", "pid", "network", "ipc", "uts", "cgroup", "user"):
         path = subject.namespaces.get(kind)
         if path is not None:
             namespaces.append({"type": kind, "path": path} if path else {"type": kind})
@@ -192,14 +221,18 @@ def _linux(settings: Settings, subject: Subject) -> dict[str, Any]:
         "namespaces": namespaces,
         "resources": resources,
     }
+    if settings.uid_maps:
+        linux["uidMappings"] = _maps(settings.uid_maps)
+        linux["gidMappings"] = _maps(settings.gid_maps)
     if settings.sysctls:
         linux["sysctl"] = dict(settings.sysctls)
-    devices = _devices(settings)
+    devices = _devices(settings, subject.user)
     if devices:
         linux["devices"] = devices
     if not settings.privileged:
-        linux["maskedPaths"] = _MASKED
-        linux["readonlyPaths"] = _READ_ONLY
+        masked, read_only = settings.masked_paths, settings.readonly_paths
+        linux["maskedPaths"] = _MASKED if masked is None else masked
+        linux["readonlyPaths"] = _READ_ONLY if read_only is None else read_only
         if subject.seccomp:
             linux["seccomp"] = subject.seccomp
     propagation = {mount.propagation for mount in settings.mounts}
@@ -210,37 +243,9 @@ def _linux(settings: Settings, subject: Subject) -> dict[str, Any]:
     return linux
 
 
-def _resources(settings: Settings) -> dict[str, Any]:
-    memory: dict[str, Any] = {}
-    if settings.memory:
-        memory["limit"] = settings.memory
-        memory["swap"] = settings.memory_swap or 2 * settings.memory
-    if settings.memory_reservation:
-        memory["reservation"] = settings.memory_reservation
-    if settings.memory_swappiness >= 0:
-        memory["swappiness"] = settings.memory_swappiness
-    if settings.oom_kill_disable:
-        memory["disableOOMKiller"] = True
-    cpu: dict[str, Any] = {}
-    if settings.nano_cpus:
-        cpu.update(period=100_000, quota=settings.nano_cpus // 10_000)
-    for key, value in (
-        ("shares", settings.cpu_shares),
-        ("period", settings.cpu_period),
-        ("quota", settings.cpu_quota),
-        ("cpus", settings.cpuset_cpus),
-        ("mems", settings.cpuset_mems),
-    ):
-        if value:
-            cpu[key] = value
-    resources: dict[str, Any] = {}
-    if memory:
-        resources["memory"] = memory
-    if cpu:
-        resources["cpu"] = cpu
-    if settings.pids_limit:
-        resources["pids"] = {"limit": settings.pids_limit}
-    return resources
+def _maps(maps: Sequence[tuple[int, int, int]]) -> list[dict[str, int]]:
+    names = ("containerID", "hostID", "size")
+    return [dict(zip(names, entry, strict=True)) for entry in maps]
 
 
 def _device_rules(settings: Settings) -> list[dict[str, Any]]:
@@ -259,6 +264,11 @@ def _device_rules(settings: Settings) -> list[dict[str, Any]]:
                     "access": mode,
                 }
             )
+    for described in settings.device_nodes:
+        if described["access"]:
+            kind = "b" if described["type"] == "b" else "c"
+            numbers = {key: described[key] for key in ("major", "minor")}
+            rules.append({"allow": True, "type": kind, **numbers, "access": described["access"]})
     for text in settings.device_rules:
         kind, where, access = text.split(" ")
         major, _, minor = where.partition(":")
@@ -293,7 +303,7 @@ def _is_device(path: str) -> bool:
     return stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
 
 
-def _devices(settings: Settings) -> list[dict[str, Any]]:
+def _devices(settings: Settings, user: User) -> list[dict[str, Any]]:
     pairs = [
         (node, inside + node[len(host) :])
         for host, inside, _ in settings.devices
@@ -302,6 +312,7 @@ def _devices(settings: Settings) -> list[dict[str, Any]]:
     if settings.privileged:
         skip = ("/dev/pts", "/dev/shm", "/dev/mqueue", "/dev/console", "/dev/fd")
         taken = {inside for _, inside in pairs}
+        taken |= {described["path"] for described in settings.device_nodes}
         hosts = (node for node in _nodes("/dev") if not node.startswith(skip))
         pairs += [(node, node) for node in hosts if node not in taken]
     devices = []
@@ -329,6 +340,11 @@ def _devices(settings: Settings) -> list[dict[str, Any]]:
                 "gid": found.st_gid,
             }
         )
+    for described in settings.device_nodes:
+        if described["path"] not in basic:
+            # one that nobody is said to own is the container's user's (CDI)
+            owner = {"uid": user.uid, "gid": user.gid}
+            devices.append(owner | {k: v for k, v in described.items() if k != "access"})
     return devices
 
 

@@ -52,12 +52,15 @@ def _number(text: str) -> int | None:
     return int(text) if int(text) <= _MAX_ID else None
 
 
-def resolve_user(root: str, text: str, group_add: Iterable[str] = ()) -> User:
+def resolve_user(
+    root: str, text: str, group_add: Iterable[str] = (), *, memberships: bool | None = None
+) -> User:
     """``user[:group]`` (names or numbers) as numbers, read below ``root``.
 
-    Supplementary groups are those that /etc/group lists for the user, none of them when a
-    group was given, as Docker and runc do (case A31j).  Raises InvalidArgument for a name
-    that is in neither file, and for an entry whose numbers are none.
+    Supplementary groups are ``group_add`` and with ``memberships`` those that /etc/group
+    lists for the user; None is without them when a group was given, as Docker and runc do
+    (case A31j).  Raises InvalidArgument for a name that is in neither file, and for an entry
+    whose numbers are none.
     """
     name, _, group = text.partition(":")
     name = name or "0"
@@ -81,6 +84,8 @@ def resolve_user(root: str, text: str, group_add: Iterable[str] = ()) -> User:
         gid = _find_group(groups, group)
     elif entry is not None:
         gid = _number(entry[3])
+    wanted = not group if memberships is None else memberships
+    if entry is not None and wanted:
         extra = _memberships(groups, entry[0])
     if uid is None or gid is None:
         raise errors.InvalidArgument(

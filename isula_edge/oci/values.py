@@ -31,6 +31,7 @@ RLIMITS = (
 # refuses what has thousands of them
 _SIZE = re.compile(r"([0-9]{1,99}(?:\.[0-9]{1,99})?)\s*([kmgtp]?)(i?b)?", re.IGNORECASE)
 _SIGNAL = re.compile(r"([A-Z0-9]+)(?:([+-])([0-9]{1,3}))?")
+_CRI_SIGNAL = re.compile(r"^(RTMIN|RTMAX)(PLUS|MINUS)(?=[0-9])")
 _CPUS = re.compile(r"[0-9]{1,99}(\.[0-9]*)?|\.[0-9]+")
 _RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 _UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40, "p": 50}
@@ -156,8 +157,12 @@ def parse_bool(flag: str, value: object) -> bool:
 
 
 def parse_signal(text: str) -> int:
-    """Number of a signal given by number or name, with or without SIG, ``RTMIN+3`` included."""
+    """Number of a signal given by number or name, with or without SIG, ``RTMIN+3`` included.
+
+    The CRI's names of those (``SIGRTMINPLUS3``, ``SIGRTMAXMINUS3``) are taken too.
+    """
     word = str(text).strip().upper().removeprefix("SIG")
+    word = _CRI_SIGNAL.sub(lambda found: found[1] + "+-"[found[2] == "MINUS"], word)
     if re.fullmatch("[0-9]{1,3}", word):
         number = int(word)
     else:

@@ -19,6 +19,7 @@ class Bundle:
     """One container as a runtime sees it.
 
     ``dir`` is durable, ``run_dir`` on tmpfs; ``spec`` is the parsed ``config.json``.
+    ``stdin_stays``: open input is not closed when who was attached closes it.
     ``log_max_bytes`` caps the log file (0 = no cap).
     """
 
@@ -32,6 +33,7 @@ class Bundle:
     stdin_open: bool = False
     log_max_bytes: int = 0
     cgroup: str = ""
+    stdin_stays: bool = False
 
 
 @dataclass(frozen=True, slots=True)

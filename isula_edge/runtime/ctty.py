@@ -17,6 +17,7 @@ import struct
 
 from isula_edge import errors
 from isula_edge.sys import atomic
+from isula_edge.sys.elf_program import BASE, HEADERS, elf_program
 
 __all__ = ["GATE", "MACHINES", "NAME", "build", "install"]
 
@@ -26,7 +27,6 @@ GATE = "/dev/isula-gate"
 """The FIFO it reads one byte from before it goes on; absent is fine."""
 
 _TIOCSCTTY = 0x540E
-_BASE = 0x400000
 
 
 def _x86_64(path: int) -> bytes:
@@ -87,18 +87,9 @@ def build(machine: str) -> bytes:
             hint="use --runtime runc for containers with a terminal",
         )
     number, assemble = MACHINES[machine]
-    start = 64 + 56
     # the path lies between headers and code, so its address is known beforehand
-    text = GATE.encode() + b"\0" * (16 - len(GATE) % 16)
-    code = text + assemble(_BASE + start)
-    size = start + len(code)
-    header = struct.pack(
-        "<16sHHIQQQIHHHHHH",
-        b"\x7fELF\x02\x01\x01" + bytes(9),
-        *(2, number, 1, _BASE + start + len(text), 64, 0, 0, 64, 56, 1, 0, 0, 0),
-    )
-    segment = struct.pack("<IIQQQQQQ", 1, 5, 0, _BASE, _BASE, size, size, 0x10000)
-    return header + segment + code
+    path = GATE.encode() + b"\0" * (16 - len(GATE) % 16)
+    return elf_program(number, path, assemble(BASE + HEADERS))
 
 
 def install(folder: str, machine: str) -> str:

@@ -21,12 +21,14 @@ import tty
 from typing import TYPE_CHECKING
 
 from isula_edge import errors, wire
-from isula_edge.runtime import ctty, lxc_config, lxc_hooks, lxc_log
+from isula_edge.cgroup.pods import open_cpuset
+from isula_edge.runtime import ctty, lxc_config, lxc_hooks, lxc_log, lxc_user
 from isula_edge.runtime.base import ExecProcess, ExecSpec, Started, binds
 from isula_edge.runtime.supervisor import exit_file
 from isula_edge.runtime.terminal import open_pty, pty_in
 from isula_edge.sys import atomic, paths, process, syscalls
 from isula_edge.sys.boot import boot_id
+from isula_edge.sys.capability import number
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,6 +45,7 @@ _log = logging.getLogger(__name__)
 _START_TIMEOUT_S = 120.0
 _LINES_S = 0.004
 """How long lines of the log are left to come before it is read again."""
+_KILLED_S = 5.0
 _MONITOR_CGROUP = "isulad-monitor"
 
 
@@ -76,6 +79,7 @@ class Lxc:
     async def create(self, bundle: Bundle) -> None:
         """Writes configuration and launcher, starts conmon, opens the terminal."""
         run = bundle.run_dir
+        open_cpuset(self._cgroups, os.path.dirname(bundle.cgroup))
         seccomp = f"{run}/seccomp"
         config = lxc_config.build(
             bundle,
@@ -83,13 +87,7 @@ class Lxc:
             monitor_cgroup=_MONITOR_CGROUP,
             seccomp_path=seccomp,
         )
-        text = config.text + lxc_hooks.lines(bundle, self._cgroups)
-        if bundle.terminal:
-            helper = ctty.install(self._libexec, os.uname().machine)
-            where = lxc_config.inside(bundle.spec, ctty.NAME)
-            text += lxc_config.mount_entry(helper, where, ("bind", "ro", "create=file"))
-            if lxc_config.own_dev(bundle.spec):
-                text += lxc_config.mount_entry(f"{run}/gate", ctty.GATE, ("bind", "create=file"))
+        text = config.text + lxc_hooks.lines(bundle, self._cgroups) + self._programs(bundle)
         if config.seccomp:
             atomic.write(seccomp, self._seccomp_text(config.seccomp).encode(), durable=False)
         atomic.write(f"{run}/config", text.encode("utf-8", "surrogateescape"), durable=False)
@@ -98,6 +96,9 @@ class Lxc:
         for name in ("go", "console", "gate"):
             with contextlib.suppress(FileExistsError):
                 os.mkfifo(f"{run}/{name}", 0o600)
+        # opened inside, by whom the container runs as
+        user = lxc_user.init_uid(bundle.spec["process"])
+        os.chown(f"{run}/gate", lxc_config.host_uid(bundle.spec, user), -1)
         # opened for both, so that neither side's open or write ever blocks
         self._gates[bundle.id] = os.open(f"{run}/go", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
@@ -120,6 +121,22 @@ class Lxc:
         except BaseException:
             self._close_gate(bundle)
             raise
+
+    def _programs(self, bundle: Bundle) -> str:
+        """Mounts of the programs that go before the container's own."""
+        entry, inside, read_only = lxc_config.mount_entry, lxc_config.inside, ("bind", "ro")
+        text = ""
+        if lxc_user.needed(bundle.spec["process"]):
+            path = lxc_user.install(bundle.dir, bundle.spec["process"])
+            lxc_hooks.give(bundle, path, bundle.dir)
+            where = inside(bundle.spec, lxc_user.NAME)
+            text += entry(path, where, (*read_only, "create=file"))
+        if bundle.terminal:
+            path = ctty.install(self._libexec, os.uname().machine)
+            text += entry(path, inside(bundle.spec, ctty.NAME), (*read_only, "create=file"))
+            if lxc_config.own_dev(bundle.spec):
+                text += entry(f"{bundle.run_dir}/gate", ctty.GATE, ("bind", "create=file"))
+        return text
 
     async def start(self, bundle: Bundle) -> Started:
         """Opens the gate and waits until init has been executed."""
@@ -203,6 +220,8 @@ class Lxc:
         """Runs the attach helper; the process is a child of the daemon afterwards."""
         if spec.terminal:
             master, slave = pty_in(init.pid, spec.size)
+            # whoever opens the terminal again inside must be somebody there
+            os.fchown(slave, lxc_config.host_uid(bundle.spec, spec.uid), -1)
             ends, streams = [slave, slave, slave], ExecProcess(0, master=master)
         else:
             ends, streams = _pipes(spec.stdin)
@@ -239,6 +258,11 @@ class Lxc:
                 "uid": spec.uid,
                 "gid": spec.gid,
                 "groups": list(spec.groups),
+                "umask": (described.get("user") or {}).get("umask"),
+                "ambient": [
+                    number(name)
+                    for name in (described.get("capabilities") or {}).get("ambient") or ()
+                ],
                 # liblxc asks the monitor for a profile only with this flag, and the monitor
                 # complains on the container's stderr when there is none
                 "lsm": bool(
@@ -271,8 +295,24 @@ class Lxc:
         if found is not None and not os.path.exists(exit_file(bundle.run_dir)):
             process.signal_process(found, signal.SIGKILL)
         group = (bundle.spec.get("linux") or {}).get("cgroupsPath") or bundle.cgroup
+        await self._end_processes(group.strip("/"))
         self._cgroups.remove(group.strip("/"))
         self._cgroups.remove(f"{_MONITOR_CGROUP}/{bundle.id}")
+
+    async def _end_processes(self, group: str) -> None:
+        """Kills what goes on without init, in a process id namespace of somebody else's."""
+        while left := [*filter(None, map(process.identify, self._cgroups.pids(group)))]:
+            for found in left:
+                process.signal_process(found, signal.SIGKILL)
+            futures = [process.gone(found) for found in left]
+            try:
+                await asyncio.wait(futures, timeout=_KILLED_S)
+            finally:
+                for future in futures:
+                    future.cancel()
+            if any(found.alive() for found in left):
+                _log.warning("processes in cgroup %s do not end", group)
+                return
 
     def _release_terminal(self, bundle: Bundle) -> None:
         """Lets the terminal helper go on; conmon and LXC both set ONLCR before this point."""
@@ -288,7 +328,7 @@ class Lxc:
 
     @staticmethod
     def _program_path(bundle: Bundle) -> str:
-        """The command as an absolute path inside: the terminal helper does no PATH search."""
+        """The command as an absolute path inside: our own programs do no PATH search."""
         described = bundle.spec["process"]
         env = dict(pair.partition("=")[::2] for pair in described.get("env") or ())
         search = env.get("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
@@ -300,8 +340,12 @@ class Lxc:
         """The program conmon takes for a runtime: ``create --bundle B --pid-file P ID``."""
         run = bundle.run_dir
         args = list(bundle.spec["process"]["args"])
-        if bundle.terminal:
-            args[:1] = [lxc_config.inside(bundle.spec, ctty.NAME), self._program_path(bundle)]
+        before = [ctty.NAME] if bundle.terminal else []
+        if lxc_user.needed(bundle.spec["process"]):
+            before.append(lxc_user.NAME)
+        if before:
+            names = [lxc_config.inside(bundle.spec, name) for name in before]
+            args[:1] = [*names, self._program_path(bundle)]
         words = [
             self.program, "-F", "-n", bundle.id, "-P", os.path.dirname(run), "-f", f"{run}/config",
             "-o", f"{run}/lxc.log", "-l", "INFO", "-q", "--", *args,

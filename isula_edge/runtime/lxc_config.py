@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from isula_edge import errors
 from isula_edge.cgroup import device_rules, resource_files
+from isula_edge.runtime import lxc_user
+from isula_edge.sys.lsm import apparmor_enabled
+from isula_edge.sys.userns import host_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -23,11 +26,13 @@ __all__ = [
     "LxcConfig",
     "build",
     "fstab_escape",
+    "host_uid",
     "inside",
     "is_shared",
     "item",
     "mount_entry",
     "own_dev",
+    "root_ids",
 ]
 
 _NAMESPACES = {
@@ -107,7 +112,6 @@ def build(bundle: Bundle, *, version: str, monitor_cgroup: str, seccomp_path: st
 
 def _refuse(spec: Mapping[str, Any], linux: Mapping[str, Any], process: Mapping[str, Any]) -> None:
     """What stock LXC has no means for is refused, never silently ignored."""
-    user = process.get("user") or {}
     found = [
         name
         for name, value in (
@@ -117,7 +121,6 @@ def _refuse(spec: Mapping[str, Any], linux: Mapping[str, Any], process: Mapping[
             ("domainname", spec.get("domainname")),
             ("process.scheduler", process.get("scheduler")),
             ("process.ioPriority", process.get("ioPriority")),
-            ("process.user.umask", user.get("umask") is not None),
         )
         if value
     ]
@@ -273,15 +276,14 @@ def _environment(process: Mapping[str, Any], inherited: dict[str, str]) -> Itera
 def _process(process: Mapping[str, Any], inherited: dict[str, str]) -> Iterator[str]:
     yield from _environment(process, inherited)
     user = process.get("user") or {}
-    yield f"lxc.init.uid = {int(user.get('uid', 0))}"
+    yield f"lxc.init.uid = {lxc_user.init_uid(process)}"
     yield f"lxc.init.gid = {int(user.get('gid', 0))}"
     groups = [str(int(gid)) for gid in user.get("additionalGids") or ()]
     if groups:
         yield f"lxc.init.groups = {','.join(groups)}"
     yield item("lxc.init.cwd", process.get("cwd") or "/")
-    capabilities = process.get("capabilities")
-    if capabilities is not None:
-        names = [name.removeprefix("CAP_").lower() for name in capabilities.get("bounding") or ()]
+    if process.get("capabilities") is not None:
+        names = [name.removeprefix("CAP_").lower() for name in lxc_user.kept(process)]
         yield item("lxc.cap.keep", " ".join(names) or "none")
     if process.get("noNewPrivileges"):
         yield "lxc.no_new_privs = 1"
@@ -299,17 +301,28 @@ def _process(process: Mapping[str, Any], inherited: dict[str, str]) -> Iterator[
         yield item("lxc.selinux.context", process["selinuxLabel"])
 
 
-def apparmor_enabled() -> bool:
-    """Whether the kernel confines by AppArmor, whether or not securityfs is mounted."""
-    try:
-        with open("/sys/module/apparmor/parameters/enabled", encoding="ascii") as file:
-            return file.read(1) == "Y"
-    except OSError:
-        return False
-
-
 def _rlimit(value: int) -> str:
     return "unlimited" if value < 0 or value >= 2**63 else str(value)
+
+
+def root_ids(spec: Mapping[str, Any]) -> tuple[int, int] | None:
+    """User and group that root of the container's user namespace is on the host, if it has one."""
+    linux = spec.get("linux") or {}
+    if not linux.get("uidMappings"):
+        return None
+    uid, gid = (_host_id(linux.get(f"{kind}Mappings") or (), 0) for kind in ("uid", "gid"))
+    return uid, gid
+
+
+def host_uid(spec: Mapping[str, Any], uid: int) -> int:
+    """What user ``uid`` of the container is on the host."""
+    maps = (spec.get("linux") or {}).get("uidMappings")
+    return _host_id(maps, uid) if maps else uid
+
+
+def _host_id(maps: Iterable[Mapping[str, int]], number: int) -> int:
+    found = [(entry["containerID"], entry["hostID"], entry["size"]) for entry in maps]
+    return host_id(found, number)
 
 
 def _identity_maps(linux: Mapping[str, Any]) -> Iterator[str]:

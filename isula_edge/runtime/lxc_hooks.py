@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 from isula_edge import errors
 from isula_edge.runtime import hooks
-from isula_edge.runtime.lxc_config import inside, is_shared, mount_entry
+from isula_edge.runtime.lxc_config import inside, is_shared, mount_entry, root_ids
+from isula_edge.snapshot.mapped import let_in
 from isula_edge.sys import atomic, paths, process
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from isula_edge.cgroup import Host
     from isula_edge.runtime.base import Bundle
 
-__all__ = ["lines", "problem"]
+__all__ = ["give", "lines", "problem"]
 
 _BEFORE = ("prestart", "createRuntime")
 START = "isula-start"
@@ -54,16 +55,31 @@ def lines(bundle: Bundle, cgroups: Host) -> str:
             path = f"{bundle.run_dir}/hook-{name}"
             head = f"#!/bin/sh\nexec 2>>{shlex.quote(_log(bundle))}\n"
             atomic.write(path, f"{head}{text}\n".encode(), 0o700, durable=False)
+            give(bundle, path)
             # by the shell, since /run may be mounted noexec
             found.append(f"lxc.hook.{name} = /bin/sh {shlex.quote(path)}\n")
     text = "\n".join(_start(bundle))
     if text:
         path = f"{bundle.dir}/hook-start"
         atomic.write(path, f"#!/bin/sh\n{text}\n".encode(), 0o755, durable=False)
+        give(bundle, path, bundle.dir)
         where = inside(bundle.spec, START)
         found.append(mount_entry(path, where, ("bind", "ro", "create=file")))
         found.append(f"lxc.hook.start = {where}\n")
     return "".join(found)
+
+
+def give(bundle: Bundle, *paths: str) -> None:
+    """Root of the container's user namespace may use what lies at ``paths``."""
+    root = root_ids(bundle.spec)
+    if root is not None:
+        with open(_log(bundle), "ab"):
+            pass
+        for path in (*paths, _log(bundle)):
+            if os.path.isdir(path):
+                let_in(path, root[1])
+            else:
+                os.chown(path, *root)
 
 
 def problem(bundle: Bundle) -> str:

@@ -90,6 +90,10 @@ class OciCli:
                 self.program, *self._args, "--log", f"{folder}/log", "exec", "--detach",
                 "--process", f"{folder}/process.json", "--pid-file", f"{folder}/pid",
             ]  # fmt: skip
+            umask = (bundle.spec["process"].get("user") or {}).get("umask")
+            if umask is not None:
+                # runc 1.1 has it for init only, others inherit runc's own
+                argv = ["/bin/sh", "-c", f'umask {umask:o}; exec "$@"', "sh", *argv]
             if spec.terminal:
                 return await self._exec_terminal(bundle, spec, folder, argv)
             ends, streams = _pipes(spec.stdin)
@@ -156,12 +160,18 @@ class OciCli:
 
     def _process(self, bundle: Bundle, spec: ExecSpec) -> dict[str, Any]:
         base = dict(bundle.spec["process"])
+        umask = {k: v for k, v in (base.get("user") or {}).items() if k == "umask"}
         base.update(
             terminal=spec.terminal,
             args=spec.argv,
             env=spec.env,
             cwd=spec.cwd,
-            user={"uid": spec.uid, "gid": spec.gid, "additionalGids": list(spec.groups)},
+            user={
+                "uid": spec.uid,
+                "gid": spec.gid,
+                "additionalGids": list(spec.groups),
+                **umask,
+            },
         )
         base.pop("consoleSize", None)
         if spec.size:
@@ -173,6 +183,33 @@ class OciCli:
         if os.path.exists(f"{self._root}/{bundle.id}"):
             with contextlib.suppress(errors.EngineError):
                 await self._call(bundle, "delete", "--force", bundle.id)
+
+    async def checkpoint(self, bundle: Bundle, folder: str, timeout_s: float) -> None:
+        """criu's images of the running container in ``checkpoint`` below ``folder``, and its
+        ``dump.log``; the container goes on running.  Raises DeadlineExceeded.
+        """
+        log = f"{folder}/runtime.log"
+        argv = [
+            self.program, *self._args, "--log", log, "checkpoint", "--leave-running",
+            "--image-path", f"{folder}/checkpoint", "--work-path", folder,
+            "--file-locks", "--tcp-established", "--ext-unix-sk",
+            *(["--shell-job"] if bundle.terminal else []), bundle.id,
+        ]  # fmt: skip
+        try:
+            code, _, err = await self._reaper.run(argv, timeout_s=timeout_s, group=True)
+        except TimeoutError as error:
+            raise errors.DeadlineExceeded(
+                f"{self.name} checkpoint did not end within {timeout_s:g} s",
+                kind="container",
+                ref=bundle.id,
+            ) from error
+        if code:
+            text = _message(_last_line(log) or err.decode(errors="replace"))
+            raise errors.Internal(
+                f"runtime {self.name}: {text or f'exit status {code}'}",
+                kind="container",
+                ref=bundle.id,
+            )
 
     async def _call(self, bundle: Bundle, *words: str) -> bytes:
         log = f"{bundle.run_dir}/runtime.log"

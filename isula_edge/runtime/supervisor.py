@@ -23,7 +23,16 @@ if TYPE_CHECKING:
     from isula_edge.runtime.base import Bundle
     from isula_edge.sys.process import Identity, Reaper
 
-__all__ = ["STDERR", "STDOUT", "Supervisor", "attach_path", "exit_file", "resize"]
+__all__ = [
+    "STDERR",
+    "STDOUT",
+    "Supervisor",
+    "attach_path",
+    "exit_file",
+    "identity",
+    "reopen_log",
+    "resize",
+]
 
 STDOUT = 2
 """First byte of an attach packet that carries standard output."""
@@ -44,12 +53,39 @@ def attach_path(bundle: Bundle) -> str:
 
 def resize(bundle: Bundle, rows: int, columns: int) -> None:
     """Tells the supervisor the new size of its terminal; a supervisor that is gone is fine."""
-    with contextlib.suppress(OSError):
-        fd = os.open(f"{bundle.run_dir}/winsz", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            os.write(fd, f"{rows} {columns}\n".encode())
-        finally:
-            os.close(fd)
+    _tell(bundle, "winsz", f"{rows} {columns}\n")
+
+
+def reopen_log(bundle: Bundle) -> bool:
+    """Tells the supervisor to put an empty file at the log's path; False without one.
+
+    It writes to a file beside it, ``.tmp`` appended, and then renames that.
+    """
+    return _tell(bundle, "ctl", "2 0 0\n")
+
+
+def identity(bundle: Bundle) -> Identity | None:
+    """The running supervisor of ``bundle``."""
+    try:
+        with open(f"{bundle.run_dir}/conmon.pid", encoding="ascii") as file:
+            return process.identify(int(file.read()))
+    except (OSError, ValueError):
+        return None
+
+
+def _tell(bundle: Bundle, fifo: str, line: str) -> bool:
+    """Whether there was a supervisor to tell ``line``."""
+    try:
+        fd = os.open(f"{bundle.run_dir}/{fifo}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        os.write(fd, line.encode())
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return True
 
 
 class Supervisor:
@@ -76,7 +112,7 @@ class Supervisor:
         if bundle.terminal:
             argv.append("-t")
         if bundle.stdin_open:
-            argv += ["-i", "--leave-stdin-open"] if bundle.terminal else ["-i"]
+            argv += ["-i", "--leave-stdin-open"] if bundle.stdin_stays else ["-i"]
         argv += [f"--runtime-arg={word}" for word in runtime_args]
         return argv
 
@@ -140,11 +176,7 @@ class Supervisor:
 
     def identity(self, bundle: Bundle) -> Identity | None:
         """The running supervisor of ``bundle``."""
-        try:
-            with open(f"{bundle.run_dir}/conmon.pid", encoding="ascii") as file:
-                return process.identify(int(file.read()))
-        except (OSError, ValueError):
-            return None
+        return identity(bundle)
 
     @staticmethod
     def connect(bundle: Bundle) -> socket.socket:

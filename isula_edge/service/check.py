@@ -196,7 +196,7 @@ class Checkup:
 
     def _running_on(self, chain: str) -> str:
         for container in self._engine.table:
-            if container.running and chain in container.chain_ids:
+            if container.running and chain in container.layers:
                 return container.name
         return ""
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from isula_edge.snapshot.base import StorageOptions
 
-__all__ = ["EngineConfig", "RuntimeConfig"]
+__all__ = ["CriConfig", "EngineConfig", "RuntimeConfig"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +16,37 @@ class RuntimeConfig:
 
     path: str
     args: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CriConfig:
+    """What Kubernetes needs.
+
+    ``socket`` is a socket for the CRI alone ('' is none), ``eager`` loads the CRI at the
+    start instead of at the first connection.  ``handlers`` maps a RuntimeClass handler to a
+    runtime.  Times are seconds.
+    """
+
+    socket: str = ""
+    eager: bool = False
+    handlers: dict[str, str] = field(default_factory=dict)
+    pod_sandbox_image: str = ""
+    cni_conf_dir: str = "/etc/cni/net.d"
+    cni_bin_dirs: tuple[str, ...] = ("/opt/cni/bin", "/usr/lib/cni")
+    cni_cache_dir: str = "/var/lib/cni"
+    stream_address: str = "127.0.0.1"
+    stream_port: int = 0
+    stream_cert: str = ""
+    stream_key: str = ""
+    cdi: bool = True
+    cdi_dirs: tuple[str, ...] = ("/etc/cdi", "/var/run/cdi")
+    nri: bool = False
+    nri_socket: str = "/var/run/nri/nri.sock"
+    nri_connections: bool = True
+    nri_plugin_dir: str = "/opt/nri/plugins"
+    nri_config_dir: str = "/etc/nri/conf.d"
+    nri_registration_s: float = 5.0
+    nri_request_s: float = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +69,7 @@ class EngineConfig:
     max_concurrent_downloads: int = 0
     max_download_rate: int = 0
     cgroup_parent: str = "/isulad"
+    systemd_cgroup: bool = False
     default_ulimits: tuple[tuple[str, int, int], ...] = ()
     hook_spec: str = ""
     seccomp_profile: str = ""
@@ -48,3 +80,4 @@ class EngineConfig:
     image_gc_min_age: float = 120.0
     image_layer_check: bool = False
     logging: dict[str, Any] = field(default_factory=dict)
+    cri: CriConfig = field(default_factory=CriConfig)

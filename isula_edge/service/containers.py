@@ -13,10 +13,11 @@ from isula_edge import errors
 from isula_edge.container import logs as container_logs
 from isula_edge.container.record import Container
 from isula_edge.container.streams import relay_exec
+from isula_edge.container.update import take_limits
 from isula_edge.image import reference
 from isula_edge.oci import options as oci_options
+from isula_edge.oci.resources import changed
 from isula_edge.oci.spec import process_args
-from isula_edge.oci.user import resolve_user
 from isula_edge.runtime.base import ExecSpec
 from isula_edge.service import filters, limits
 from isula_edge.service.worker import ignored
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from isula_edge.container.streams import Attachment, Session
     from isula_edge.image.store import Image
     from isula_edge.oci.options import Settings
+    from isula_edge.oci.resources import ResourceChange
+    from isula_edge.runtime.base import ExecProcess
     from isula_edge.service.engine import Engine
 
 __all__ = ["Containers"]
@@ -52,32 +55,64 @@ class Containers:
 
         Nothing is left behind when it fails.
         """
-        engine = self._engine
-        settings = self._settings(params)
-        runtime = engine.runtime_name(str(params.get("runtime") or ""))
-        image = self._image(str(params.get("image") or ""), settings)
-        config = image.run_config if image is not None else {}
-        chains = [ChainId(chain) for chain in image.chain_ids] if image is not None else []
-        command = [str(word) for word in params.get("command") or ()]
-        container_id = ContainerId(secrets.token_hex(32))
-        container = Container(
-            container_id,
-            (str(params.get("name") or "") or container_id).lstrip("/"),
-            time.time_ns(),
-            image.names[0] if image is not None and image.names else str(params.get("image")),
-            ImageId(image.id if image is not None else ""),
-            config,
-            chains,
-            runtime,
-            process_args(config, settings.entrypoint, command),
-            settings,
+        return await self.create_from(
+            self._settings(params),
+            image=str(params.get("image") or ""),
+            args=[str(word) for word in params.get("command") or ()],
+            name=str(params.get("name") or ""),
+            runtime=str(params.get("runtime") or ""),
         )
-        if image is not None:
-            container.image = _shown(str(params["image"]), image)
+
+    async def create_from(
+        self,
+        settings: Settings,
+        *,
+        image: str,
+        command: Sequence[str] = (),
+        args: Sequence[str] = (),
+        name: str = "",
+        runtime: str = "",
+        pod: str = "",
+        cri: Mapping[str, Any] | None = None,
+        container_id: str = "",
+    ) -> Container:
+        """Makes a container of ``settings``, which it keeps; nothing is left when it fails.
+
+        ``command`` replaces entry point and command of the image, ``args`` its command alone;
+        '' is the default runtime, and a name that is the id.  ``pod`` and ``cri`` go into the
+        record.
+        """
+        engine = self._engine
+        self._add_hooks(settings)
+        if settings.log_path:
+            container_logs.check_log_path(settings.log_path)
+        engine.host_limits.check(settings)
+        runtime = engine.runtime_name(runtime)
+        found = self._image(image, settings)
+        config = found.run_config if found is not None else {}
+        if command:
+            argv = [*command, *args]
+        else:
+            argv = process_args(config, settings.entrypoint, list(args))
+        own_id = ContainerId(container_id or secrets.token_hex(32))
+        container = Container(
+            own_id,
+            (name or own_id).lstrip("/"),
+            time.time_ns(),
+            image if found is None else _shown(image, found),
+            ImageId(found.id if found is not None else ""),
+            config,
+            [ChainId(chain) for chain in found.chain_ids] if found is not None else [],
+            runtime,
+            argv,
+            settings,
+            pod=pod,
+            cri=dict(cri or {}),
+        )
         if not container.args:
             raise errors.InvalidArgument("No command specified", kind="container")
-        with engine.images.holding(image):
-            self._table.reserve(container.name, container_id)
+        with engine.images.holding(found):
+            self._table.reserve(container.name, own_id)
             try:
                 await self._make(container)
             except BaseException:
@@ -96,18 +131,17 @@ class Containers:
             given, cpus=os.cpu_count() or 1, **self._engine.host_limits.cpusets()
         )
         settings.platform = str(params.get("platform") or settings.platform)
-        self._defaults(settings, given)
-        self._engine.host_limits.check(settings)
+        logged = [str(item) for item in given.get("log_opt") or ()]
+        most = self._engine.config.log_max_size
+        if most and not any(item.startswith("max-size=") for item in logged):
+            settings.log_max_size = most
         return settings
 
-    def _defaults(self, settings: Settings, given: Mapping[str, Any]) -> None:
-        """Adds what the administrator wants for every container."""
-        config = self._engine.config
-        logged = [str(item) for item in given.get("log_opt") or ()]
-        if config.log_max_size and not any(item.startswith("max-size=") for item in logged):
-            settings.log_max_size = config.log_max_size
-        if config.hook_spec:
-            hooks = oci_options.read_hooks(config.hook_spec)
+    def _add_hooks(self, settings: Settings) -> None:
+        """Those that the administrator wants for every container."""
+        listed = self._engine.config.hook_spec
+        if listed:
+            hooks = oci_options.read_hooks(listed)
             for kind, own in settings.hooks.items():
                 hooks[kind] = [*hooks.get(kind, ()), *own]
             settings.hooks = hooks
@@ -201,13 +235,35 @@ class Containers:
     async def remove(self, container: Container, *, force: bool) -> None:
         """Removes it, and layers that only it needed."""
         await self._life.remove(container, force=force)
-        self._engine.images.gc.used(container.image_id)
-        await self._engine.images.collect(container.chain_ids)
+        for image in container.images:
+            self._engine.images.gc.used(image)
+        await self._engine.images.collect(container.layers)
 
     async def pause(self, container: Container, frozen: bool) -> None:
         """Freezes or thaws it."""
         async with container.lock:
             await self._life.pause(container, frozen)
+
+    async def update(self, container: Container, change: ResourceChange) -> None:
+        """Changes limits: all that ``change`` says or, with an error, nothing.
+
+        They count at once for a running container, and for every start from now on.
+        """
+        engine = self._engine
+        async with container.lock:
+            if container.removing:
+                raise errors.NotFound(f"No such container:{container.name}", kind="container")
+            sets = engine.host_limits.cpusets()
+            settings = changed(
+                container.settings, change, cpuset=sets["cpuset"], mems=sets["mems"]
+            )
+            engine.host_limits.check(settings)
+            await asyncio.to_thread(
+                take_limits, container, settings, self._table, engine.bundles, engine.cgroups
+            )
+        engine.events.container(
+            "update", container.id, {"image": container.image, "name": container.name}
+        )
 
     async def rename(self, container: Container, name: str) -> None:
         """Gives it another name."""
@@ -269,6 +325,17 @@ class Containers:
     async def exec(self, params: Mapping[str, Any], session: Session) -> dict[str, Any]:
         """Runs a process in a container: ``{"exec_id"}`` when detached, else ``{"exit_code"}``."""
         container = self.get(str(params.get("ref") or ""))
+        exec_id, running, exited = await self.begin_exec(container, params)
+        if params.get("detach"):
+            self._engine.background(relay_exec(_Nobody(), running, exited, None))
+            return {"exec_id": exec_id}
+        identity = process.identify(running.pid)
+        return {"exit_code": await relay_exec(session, running, exited, identity)}
+
+    async def begin_exec(
+        self, container: Container, params: Mapping[str, Any]
+    ) -> tuple[str, ExecProcess, asyncio.Future[int]]:
+        """Starts a process in a container: its id, its streams, and a future of its exit code."""
         argv = [str(word) for word in params.get("argv") or ()]
         if not argv:
             raise errors.InvalidArgument("exec needs a command", kind="command")
@@ -287,11 +354,7 @@ class Containers:
                 events.container("exec_die", container.id, code)
 
         exited.add_done_callback(ended)
-        if params.get("detach"):
-            self._engine.background(relay_exec(_Nobody(), running, exited, None))
-            return {"exec_id": exec_id}
-        identity = process.identify(running.pid)
-        return {"exit_code": await relay_exec(session, running, exited, identity)}
+        return exec_id, running, exited
 
     def _exec_spec(
         self, container: Container, argv: list[str], params: Mapping[str, Any]
@@ -304,7 +367,7 @@ class Containers:
         groups = tuple(user.get("additionalGids") or ())
         if params.get("user"):
             root = f"/proc/{container.state.pid}/root"
-            found = resolve_user(root, str(params["user"]), container.settings.group_add)
+            found = self._engine.bundles.user(container, root, str(params["user"]))
             uid, gid, groups = found.uid, found.gid, found.groups
             own = [*(container.image_config.get("Env") or ()), *container.settings.env]
             if not any(item.startswith("HOME=") for item in own):

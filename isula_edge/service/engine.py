@@ -33,6 +33,8 @@ from isula_edge.service.events import Events
 from isula_edge.service.images import Images
 from isula_edge.service.limits import HostLimits
 from isula_edge.service.platforms import Platforms
+from isula_edge.service.pods import Pods
+from isula_edge.service.stats import Stats
 from isula_edge.snapshot.choose import DRIVERS, choose_driver
 from isula_edge.snapshot.layers import LayerStore
 from isula_edge.snapshot.overlay import why_not
@@ -93,6 +95,7 @@ class Engine:
             config.cgroup_parent,
             self._seccomp_filter,
             config.default_ulimits,
+            config.systemd_cgroup,
         )
         self.life = Life(
             self.table,
@@ -107,12 +110,15 @@ class Engine:
             self.events.container,
         )
         self.containers = Containers(self)
+        self.pods = Pods(self)
+        self.stats = Stats(self)
 
     @classmethod
     async def open(cls, config: EngineConfig) -> Engine:
         """Opens the graph and takes over what runs; raises EngineError saying what is wrong."""
         engine = cls(config)
         await engine.life.adopt()
+        await engine.pods.adopt()
         if config.image_layer_check and engine.marker.begin():
             engine.background(check_after_crash(engine))
         return engine
@@ -123,6 +129,7 @@ class Engine:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.marker.end()
+        self.pods.network.close()
         self.watcher.close()
         os.close(self._lock)
 
@@ -176,7 +183,7 @@ class Engine:
         if not newer and (recorded != driver.name or not os.path.exists(path)):
             write_record(path, "engine", {"driver": driver.name})
         self.layers = LayerStore(config.graph, driver.name, driver)
-        reserve = Reserve(f"{config.graph}/spare")
+        self.reserve = reserve = Reserve(f"{config.graph}/spare")
         self.table = Table(config.graph, reserve)
         self.table.load()
         store = ImageStore(config.graph, reserve)
@@ -236,15 +243,15 @@ class Engine:
                 shutil.which("lxc-start") or "/usr/bin/lxc-start",
             )
         }
+        driver = ("--systemd-cgroup",) if config.systemd_cgroup else ()
         for name, runtime in config.runtimes.items():
-            found[name] = OciCli(
-                name, runtime.path, supervisor, self.reaper, config.state, runtime.args
-            )
+            args = tuple(word for word in runtime.args if word not in driver) + driver
+            found[name] = OciCli(name, runtime.path, supervisor, self.reaper, config.state, args)
         for name in ("runc", "crun"):
             path = shutil.which(name)
             if name not in found and (path or name == "runc"):
                 found[name] = OciCli(
-                    name, path or f"/usr/bin/{name}", supervisor, self.reaper, config.state
+                    name, path or f"/usr/bin/{name}", supervisor, self.reaper, config.state, driver
                 )
         return found
 

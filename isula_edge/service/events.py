@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from isula_edge import errors
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
 __all__ = ["Event", "Events"]
 
@@ -21,7 +21,7 @@ _QUEUE = 1024
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened to a container or an image, ``time_ns`` since 1970 UTC."""
+    """Something that happened to a container, a pod or an image, ``time_ns`` since 1970 UTC."""
 
     time_ns: int
     kind: str
@@ -46,10 +46,19 @@ class Events:
     def __init__(self) -> None:
         self._ring: deque[Event] = deque(maxlen=_KEPT)
         self._streams: set[asyncio.Queue[Event]] = set()
+        self._listeners: list[Callable[[Event], None]] = []
 
     def container(self, action: str, container_id: str, attributes: dict[str, str]) -> None:
         """Something happened to a container."""
         self._add(Event(time.time_ns(), "container", action, container_id, attributes))
+
+    def pod(self, action: str, pod_id: str, attributes: dict[str, str]) -> None:
+        """Something happened to a pod sandbox."""
+        self._add(Event(time.time_ns(), "pod", action, pod_id, attributes))
+
+    def listen(self, callback: Callable[[Event], None]) -> None:
+        """Has ``callback`` called with every event, at once; it must not block."""
+        self._listeners.append(callback)
 
     def image(self, action: str, name: str) -> None:
         """Something happened to an image."""
@@ -57,6 +66,8 @@ class Events:
 
     def _add(self, event: Event) -> None:
         self._ring.append(event)
+        for callback in self._listeners:
+            callback(event)
         for stream in self._streams:
             if stream.full():
                 stream.get_nowait()  # a reader that does not read loses the oldest

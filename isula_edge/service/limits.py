@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from isula_edge import errors
+from isula_edge.cgroup.stats import page_sizes
+from isula_edge.oci.capabilities import bounding_set
+from isula_edge.sys import lsm
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,28 +58,90 @@ class HostLimits:
                     ref=f"cgroup-{controller}",
                     hint="run check-kernel to see what this machine lacks",
                 )
-        if settings.memory_swap and not self._swap():
-            settings.memory_swap = 0
-            settings.warnings.append(
-                "WARNING: Your kernel does not support swap limit capabilities, "
-                "or the cgroup is not mounted. Memory limited without swap."
-            )
+        if settings.memory and not self._swap():
+            if settings.memory_swap > 0 or settings.no_swap:
+                settings.warnings.append(
+                    "Your kernel does not support swap limit capabilities, "
+                    "or the cgroup is not mounted. Memory limited without swap."
+                )
+            settings.memory_swap, settings.no_swap = -1, False
+        self._check_files(settings)
+        _check_profile(settings)
+        _clamp_oom_score(settings)
         if self.cgroups.version == "2" and settings.memory_swappiness >= 0:
             settings.memory_swappiness = -1
             settings.warnings.append(
-                "WARNING: cgroup v2 has no swappiness, --memory-swappiness is not applied."
+                "cgroup v2 has no swappiness, --memory-swappiness is not applied."
             )
+
+    def _check_files(self, settings: Settings) -> None:
+        """Huge pages and files of version 2: they are there, or nothing was to be limited."""
+        sizes = page_sizes() if self.cgroups.has("hugetlb") else ()
+        for size, limit in settings.hugepages:
+            # the kubelet forbids (0) every size that it knows of
+            if size not in sizes and limit:
+                raise errors.Unimplemented(
+                    f"Your kernel cannot limit huge pages of {size}",
+                    kind="feature",
+                    ref="cgroup-hugetlb",
+                    hint="run check-kernel to see what this machine lacks",
+                )
+        settings.hugepages = [item for item in settings.hugepages if item[0] in sizes]
+        if settings.unified and self.cgroups.version != "2":
+            raise errors.Unimplemented(
+                f"{min(settings.unified)} is a file of cgroup v2, this machine has v1",
+                kind="resources",
+                ref="unified",
+            )
+        for name in settings.unified:
+            if not self.cgroups.has(name.partition(".")[0]):
+                raise errors.Unimplemented(
+                    f"{name}: this machine has no such cgroup controller",
+                    kind="resources",
+                    ref="unified",
+                )
 
     def _swap(self) -> bool:
         mounts = self.cgroups.mounts
         if "memory" not in mounts:
             return False
         if self.cgroups.version == "2":
-            return os.path.exists("/proc/swaps") and any(
-                os.path.exists(f"{mounts['memory']}/{name}/memory.swap.max")
-                for name in os.listdir(mounts["memory"])
-            )
+            # the root group has none of the files
+            return os.path.exists("/proc/swaps") and "swapaccount=0" not in _read("/proc/cmdline")
         return os.path.exists(f"{mounts['memory']}/memory.memsw.limit_in_bytes")
+
+
+def _check_profile(settings: Settings) -> None:
+    """Refuses an AppArmor profile that nobody has loaded."""
+    name = settings.apparmor
+    if settings.privileged or name in ("", "unconfined"):
+        return
+    why = ""
+    if not lsm.apparmor_enabled():
+        why = "the kernel has no AppArmor"
+    elif not lsm.apparmor_has(name):
+        why = "it is not loaded"
+    if why:
+        raise errors.FailedPrecondition(
+            f"AppArmor profile {name} cannot be applied: {why}",
+            kind="apparmor",
+            ref=name,
+            hint="load it with apparmor_parser, or ask for none",
+        )
+
+
+def _clamp_oom_score(settings: Settings) -> None:
+    """No lower than the engine's own where it may not lower any (no CAP_SYS_RESOURCE)."""
+    wanted = settings.oom_score_adj
+    if wanted is None or "SYS_RESOURCE" in bounding_set():
+        return
+    with contextlib.suppress(ValueError):
+        own = int(_read("/proc/self/oom_score_adj"))
+        if wanted < own:
+            settings.oom_score_adj = own
+            settings.warnings.append(
+                f"oom_score_adj {wanted} needs CAP_SYS_RESOURCE, {own} is used."
+            )
 
 
 def _read(path: str) -> str:

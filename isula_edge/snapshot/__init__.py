@@ -7,7 +7,8 @@
     storage/<driver>/<dir>.recipe         makes its original tar again (isula_edge.image.recipe)
     storage/<driver>/ingest-<random>/     a layer being unpacked; removed at start
     storage/<driver>/rw/<container id>/   writable layer of a container:
-        diff/  work/  merged/             upper, work and mount point of overlay (vfs: only diff)
+        diff/  work/  merged/             upper, work and mount point of overlay (vfs: diff, and
+                                          merged where a user namespace wants other ids)
         lower/<0…zz>                      links to layers, only where their names do not fit
         boot                              boot id of a volatile mount
 

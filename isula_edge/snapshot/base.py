@@ -13,7 +13,7 @@ from isula_edge.sys import atomic
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Driver", "Rootfs", "StorageOptions", "Style", "remove_tree", "rw_dir"]
+__all__ = ["Driver", "Ids", "Rootfs", "StorageOptions", "Style", "remove_tree", "rw_dir"]
 
 Style = Literal["overlay", "merge"]
 """How a layer is unpacked: alone with overlay whiteouts, or merged into its parent's tree."""
@@ -28,6 +28,18 @@ class Rootfs:
 
     path: str
     data: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Ids:
+    """How a user namespace numbers users.
+
+    ``userns`` is a descriptor of it, ``uid`` and ``gid`` are its root's on the host.
+    """
+
+    userns: int
+    uid: int
+    gid: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +84,18 @@ class Driver(Protocol):
         *,
         read_only: bool = False,
         volatile: bool = False,
+        ids: Ids | None = None,
     ) -> Rootfs:
         """Makes it visible at ``Rootfs.path``; already there is fine.
 
         ``volatile``: what the container writes need not outlive a crash of the machine.
+        With ``ids`` its files belong to users of that user namespace, while on the disk they
+        keep the numbers that they have inside.  Raises Unimplemented where that cannot be.
+        Without them, read-only, a process with a mount namespace of its own sees the latter.
         """
+
+    def image(self, place: str, lowers: Sequence[str], ids: Ids | None = None) -> str:
+        """The directory with the files of an image: ``place`` (empty) if it must be mounted."""
 
     def unmount(self, container: str) -> None:
         """Undoes :meth:`mount`; not mounted is fine."""

@@ -6,7 +6,7 @@ import contextlib
 import os
 from dataclasses import dataclass
 
-__all__ = ["Mount", "backing_filesystem", "backing_mount", "tells_types"]
+__all__ = ["Mount", "backing_filesystem", "backing_mount", "sharing", "tells_types"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,22 @@ def backing_mount(path: str) -> Mount:
                 kind, source, options = (*right.split(), "", "")[:3]
                 best, found = point, Mount(kind, source, tuple(options.split(",")))
     return found
+
+
+def sharing(path: str) -> tuple[str, bool, bool]:
+    """The mount point that holds ``path``, whether it is shared, whether it is a slave."""
+    best, shared, slave = "", False, False
+    real = os.path.realpath(path)
+    with contextlib.suppress(OSError), open("/proc/self/mountinfo", encoding="utf-8") as file:
+        for line in file:
+            words = line.partition(" - ")[0].split()
+            point = words[4]
+            inside = real == point or real.startswith(point.rstrip("/") + "/")
+            if inside and len(point) >= len(best):
+                best = point
+                shared = any(word.startswith("shared:") for word in words[6:])
+                slave = any(word.startswith("master:") for word in words[6:])
+    return best, shared, slave
 
 
 def backing_filesystem(path: str) -> str:

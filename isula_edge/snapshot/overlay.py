@@ -23,6 +23,7 @@ from isula_edge import errors
 from isula_edge.snapshot.base import Rootfs, StorageOptions, Style, remove_tree, rw_dir
 from isula_edge.snapshot.copy import link_tree
 from isula_edge.snapshot.filesystem import backing_filesystem, tells_types
+from isula_edge.snapshot.mapped import bind_mapped, let_in, mount_mapped, whole_image
 from isula_edge.snapshot.overlay_mount import Mounter, Request
 from isula_edge.snapshot.quota import ProjectQuota
 from isula_edge.sys import atomic, syscalls
@@ -30,6 +31,8 @@ from isula_edge.sys.boot import boot_id
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from isula_edge.snapshot.base import Ids
 
 __all__ = ["Overlay", "OverlayOne", "why_not"]
 
@@ -110,26 +113,37 @@ class Overlay:
         *,
         read_only: bool = False,
         volatile: bool = False,
+        ids: Ids | None = None,
     ) -> Rootfs:
         """Mounts lowers and upper at ``merged``.
 
         ``volatile`` spares the flash: nothing that the container writes is synced, neither
         when it asks for it nor when it ends (Linux 5.10; elsewhere nothing is spared).
-        Raises FailedPrecondition when the container's quota would not be kept.
+        Raises FailedPrecondition when the container's quota would not be kept, Unimplemented
+        for ``ids`` before Linux 5.19.
         """
         rootfs = self.rootfs(container, lowers)
-        if os.path.ismount(rootfs.path):
-            return rootfs
         base = rw_dir(self.home, container)
+        if os.path.ismount(rootfs.path):
+            if read_only and ids is None and _shows_other_ids(base):
+                self._look_on(container, lowers)
+            return rootfs
         self._check_quota(container, base)
         self._settle(container, base, lowers)
         flags = self._options.mount_flags | (syscalls.MS_RDONLY if read_only else 0)
+        if ids is not None:
+            let_in(base, ids.gid)
         if not lowers:
-            _bind(f"{base}/diff", rootfs.path, flags)
+            if ids is not None:
+                bind_mapped(f"{base}/diff", rootfs.path, ids)
+            else:
+                _bind(f"{base}/diff", rootfs.path, flags)
             return rootfs
-        options = (*_off(self._options.mount_data), *self._options.mount_data)
         seen = tuple(self._seen(lowers))
-        request = Request(f"rw/{container}", seen, flags, options)
+        request = Request(f"rw/{container}", seen, flags, self._mount_data())
+        if ids is not None:
+            mount_mapped(self.home, self.fstype, request, ids)
+            return rootfs
         if volatile and self._mounted_volatile(request, base):
             return rootfs
         try:
@@ -144,6 +158,29 @@ class Overlay:
                 ) from error
             raise
         return rootfs
+
+    def image(self, place: str, lowers: Sequence[str], ids: Ids | None = None) -> str:
+        """The only layer that is seen, or an overlay of all at ``place``, read-only."""
+        seen = tuple(self._seen(lowers))
+        if len(seen) < 2:
+            return whole_image(self.home, place, seen, ids)
+        request = Request("", seen, syscalls.MS_RDONLY, self._mount_data(), place=place)
+        os.makedirs(place, 0o700, exist_ok=True)
+        if ids is not None:
+            mount_mapped(self.home, self.fstype, request, ids)
+        else:
+            self._mounter.mount(request)
+        return place
+
+    def _mount_data(self) -> tuple[str, ...]:
+        return (*_off(self._options.mount_data), *self._options.mount_data)
+
+    def _look_on(self, container: str, lowers: Sequence[str]) -> None:
+        """Covers a mount that shows other ids by what is on the disk, unwritten to."""
+        seen = (f"rw/{container}/diff", *self._seen(lowers))
+        place = f"{rw_dir(self.home, container)}/merged"
+        flags = syscalls.MS_RDONLY
+        self._mounter.mount(Request("", seen, flags, self._mount_data(), place=place))
 
     def attempt(self, request: Request) -> None:
         """Mounts as the kernel's kind of overlay wants it; OSError as mount(2) gave it."""
@@ -290,6 +327,10 @@ def _bind(source: str, target: str, flags: int) -> None:
     syscalls.mount(source, target, "none", syscalls.MS_BIND)
     if flags:
         syscalls.mount("none", target, "none", _REMOUNT | flags)
+
+
+def _shows_other_ids(base: str) -> bool:
+    return os.stat(f"{base}/merged").st_uid != os.stat(f"{base}/diff").st_uid
 
 
 def _off(given: Sequence[str]) -> list[str]:

@@ -23,8 +23,9 @@ from isula_edge.sys import syscalls
 
 if TYPE_CHECKING:
     import concurrent.futures
+    from collections.abc import Sequence
 
-__all__ = ["MAX_LOWERS", "Mounter", "Request", "short_names"]
+__all__ = ["MAX_LOWERS", "Mounter", "Request", "enter", "new_overlay", "short_names"]
 
 MAX_LOWERS = 500
 """OVL_MAX_STACK of every kernel since Linux 4.0."""
@@ -45,7 +46,8 @@ _ATTRIBUTES = {
 class Request:
     """What to mount at ``<base>/merged``; all paths are relative to the driver's home.
 
-    ``options`` go to the file system as they are, ``flags`` are those of mount(2).
+    ``options`` go to the file system as they are, ``flags`` are those of mount(2).  With
+    ``place``, an absolute path, it is mounted there, without anything writable.
     """
 
     base: str
@@ -53,13 +55,25 @@ class Request:
     flags: int = 0
     options: tuple[str, ...] = ()
     workdir: bool = True
+    place: str = ""
+
+    @property
+    def target(self) -> str:
+        """Where it is mounted."""
+        return self.place or f"{self.base}/merged"
+
+    def above(self, up: str = "") -> list[tuple[str, str]]:
+        """Options for what is written; ``up`` leads to ``base`` in place of its name."""
+        if self.place:
+            return []
+        base = up or self.base
+        words = [("upperdir", f"{base}/diff")]
+        return [*words, ("workdir", f"{base}/work")] if self.workdir else words
 
     def data(self, lowers: tuple[str, ...] | None = None, up: str = "") -> str:
-        """The options of mount(2); ``up`` leads to ``base`` in place of its name."""
-        base = up or self.base
-        words = [f"lowerdir={':'.join(lowers or self.lowers)}", f"upperdir={base}/diff"]
-        if self.workdir:
-            words.append(f"workdir={base}/work")
+        """The options of mount(2)."""
+        words = [f"lowerdir={':'.join(lowers or self.lowers)}"]
+        words += ["=".join(pair) for pair in self.above(up)]
         return ",".join((*words, *self.options))
 
     def fits(self) -> bool:
@@ -95,7 +109,7 @@ class Mounter:
             # a worker that only unpacks never mounts, and never loads this
             import concurrent.futures
 
-            self._pool = concurrent.futures.ThreadPoolExecutor(1, "mount", initializer=_enter)
+            self._pool = concurrent.futures.ThreadPoolExecutor(1, "mount", initializer=enter)
         self._pool.submit(self._mount, request).result()
 
     def close(self) -> None:
@@ -108,7 +122,7 @@ class Mounter:
         os.chdir(self._home)
         try:
             if request.fits():
-                self._classic(f"{request.base}/merged", request.flags, request.data())
+                self._classic(request.target, request.flags, request.data())
             else:
                 self._many(request)
         finally:
@@ -119,7 +133,7 @@ class Mounter:
         try:
             _one_by_one(self._fstype, request)
         except OSError as error:
-            if error.errno not in _NO_NEW_API:
+            if error.errno not in _NO_NEW_API or request.place:
                 raise
             _make_links(request)
             os.chdir(f"{request.base}/{_LINKS}")
@@ -130,7 +144,7 @@ class Mounter:
         syscalls.mount(self._fstype, target, self._fstype, flags, data)
 
 
-def _enter() -> None:
+def enter() -> None:
     """The mounting thread: a working directory of its own, and bound by quotas.
 
     Overlay does what a container writes as whoever has mounted it, and ext4 lets anybody
@@ -142,14 +156,22 @@ def _enter() -> None:
 
 
 def _one_by_one(fstype: str, request: Request) -> None:
+    words = [*(("lowerdir+", lower) for lower in request.lowers), *request.above()]
+    made = new_overlay(fstype, request, words)
+    try:
+        syscalls.move_mount(made, request.target)
+    finally:
+        os.close(made)
+
+
+def new_overlay(fstype: str, request: Request, words: Sequence[tuple[str, str]]) -> int:
+    """A detached overlay of the layers that ``words`` name, with the request's options."""
     fd = syscalls.fsopen(fstype)
     try:
         text = syscalls.FSCONFIG_SET_STRING
         syscalls.fsconfig(fd, text, "source", fstype)
-        for lower in request.lowers:
-            syscalls.fsconfig(fd, text, "lowerdir+", lower)
-        syscalls.fsconfig(fd, text, "upperdir", f"{request.base}/diff")
-        syscalls.fsconfig(fd, text, "workdir", f"{request.base}/work")
+        for name, path in words:
+            syscalls.fsconfig(fd, text, name, path)
         for option in request.options:
             key, equals, value = option.partition("=")
             syscalls.fsconfig(fd, text if equals else syscalls.FSCONFIG_SET_FLAG, key, value)
@@ -157,13 +179,9 @@ def _one_by_one(fstype: str, request: Request) -> None:
             syscalls.fsconfig(fd, syscalls.FSCONFIG_SET_FLAG, "ro")
         syscalls.fsconfig(fd, syscalls.FSCONFIG_CMD_CREATE)
         attributes = sum(bit for flag, bit in _ATTRIBUTES.items() if request.flags & flag)
-        made = syscalls.fsmount(fd, attributes)
+        return syscalls.fsmount(fd, attributes)
     finally:
         os.close(fd)
-    try:
-        syscalls.move_mount(made, f"{request.base}/merged")
-    finally:
-        os.close(made)
 
 
 def _make_links(request: Request) -> None:

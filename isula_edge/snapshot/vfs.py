@@ -16,9 +16,13 @@ from isula_edge import errors
 from isula_edge.snapshot.base import Rootfs, StorageOptions, Style, remove_tree, rw_dir
 from isula_edge.snapshot.copy import copy_tree, link_tree
 from isula_edge.snapshot.filesystem import backing_filesystem, tells_types
+from isula_edge.snapshot.mapped import bind_mapped, let_in, whole_image
+from isula_edge.sys import mounts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from isula_edge.snapshot.base import Ids
 
 __all__ = ["Vfs"]
 
@@ -68,16 +72,32 @@ class Vfs:
         *,
         read_only: bool = False,
         volatile: bool = False,
+        ids: Ids | None = None,
     ) -> Rootfs:
-        """Nothing to mount."""
+        """Nothing to mount, but for ``ids`` a bind of the copy that shows them."""
         del read_only, volatile
-        return self.rootfs(container, lowers)
+        rootfs = self.rootfs(container, lowers)
+        if ids is None:
+            return rootfs
+        base = rw_dir(self.home, container)
+        place = f"{base}/merged"
+        let_in(base, ids.gid)
+        # a bind within one file system is nothing that os.path.ismount() sees
+        if not mounts.below(base):
+            bind_mapped(rootfs.path, place, ids)
+        return Rootfs(place, {"MergedDir": place})
+
+    def image(self, place: str, lowers: Sequence[str], ids: Ids | None = None) -> str:
+        """The topmost layer, which holds all below it."""
+        return whole_image(self.home, place, lowers, ids)
 
     def unmount(self, container: str) -> None:
-        """Nothing to unmount."""
+        """Only a bind that shows other ids is there."""
+        mounts.detach(f"{rw_dir(self.home, container)}/merged")
 
     def remove(self, container: str) -> None:
         """Deletes the copy."""
+        self.unmount(container)
         remove_tree(rw_dir(self.home, container))
 
     def status(self) -> list[tuple[str, str]]:

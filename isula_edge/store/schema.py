@@ -10,6 +10,8 @@ layer                 2        chain_id parent diff_id digest compressed_size si
                                recipe
 container             1        id name created_ns image image_id runtime config host
                                rootfs state
+pod                   1        id created_ns boot spec
+pod-state             1        ready network namespaces ips pause exited_ns
 ====================  =======  =====================================================
 """
 
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CURRENT", "MIGRATIONS", "NewerRecord", "migrate"]
 
-CURRENT = {"engine": 1, "image": 1, "layer": 2, "container": 1}
+CURRENT = {"engine": 1, "image": 1, "layer": 2, "container": 1, "pod": 1, "pod-state": 1}
 MIGRATIONS: dict[tuple[str, int], Callable[[dict[str, Any]], dict[str, Any]]] = {
     # layers from before recipes have none
     ("layer", 1): lambda old: {**old, "recipe": 0},

@@ -3,9 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import select
+from typing import TYPE_CHECKING
 
-__all__ = ["readable", "writable", "write_all"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["hang_up", "readable", "writable", "write_all"]
+
+
+@contextlib.contextmanager
+def hang_up(fd: int) -> Iterator[asyncio.Future[None]]:
+    """A future that is done when the peer of a socket closes, although nobody reads its data."""
+    loop = asyncio.get_running_loop()
+    gone: asyncio.Future[None] = loop.create_future()
+    with select.epoll(1) as poll:
+        poll.register(fd, select.EPOLLRDHUP)
+        loop.add_reader(poll.fileno(), _set, gone)
+        try:
+            yield gone
+        finally:
+            loop.remove_reader(poll.fileno())
+            gone.cancel()
 
 
 async def readable(fd: int) -> None:

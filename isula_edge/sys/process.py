@@ -29,6 +29,7 @@ __all__ = [
     "Identity",
     "Reaper",
     "exit_code",
+    "gone",
     "identify",
     "python_command",
     "signal_process",
@@ -101,6 +102,36 @@ def signal_process(process: Identity, number: int) -> bool:
         if fd >= 0:
             os.close(fd)
     return True
+
+
+def gone(process: Identity) -> asyncio.Future[None]:
+    """A future that ends with the process (pidfd, Linux 5.3); never, where there is none."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[None] = loop.create_future()
+    try:
+        fd = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        future.set_result(None)
+        return future
+    except OSError:
+        return future
+
+    def readable() -> None:
+        loop.remove_reader(fd)
+        if not future.done():
+            future.set_result(None)
+
+    def close(_: object) -> None:
+        loop.remove_reader(fd)
+        os.close(fd)
+
+    if not process.alive():
+        os.close(fd)
+        future.set_result(None)
+        return future
+    loop.add_reader(fd, readable)
+    future.add_done_callback(close)
+    return future
 
 
 def spawn(
@@ -203,18 +234,28 @@ class Reaper:
         return pid
 
     async def run(
-        self, argv: Sequence[str], *, data: bytes = b"", timeout_s: float = 120.0
+        self,
+        argv: Sequence[str],
+        *,
+        data: bytes = b"",
+        timeout_s: float = 120.0,
+        env: Mapping[str, str] | None = None,
+        group: bool = False,
     ) -> tuple[int, bytes, bytes]:
         """Runs ``argv`` to its end: exit code, standard output, standard error.
 
         Raises TimeoutError after killing it; output is bounded to 1 MiB per stream.
+        ``group``: in a session of its own, killed with all that it has started, and when
+        the caller is cancelled too.
         """
         out_r, out_w = os.pipe()
         err_r, err_w = os.pipe()
         in_r, in_w = os.pipe() if data else (-1, -1)
         try:
             try:
-                pid = self.spawned(spawn(argv, stdin=in_r, stdout=out_w, stderr=err_w))
+                pid = self.spawned(
+                    spawn(argv, stdin=in_r, stdout=out_w, stderr=err_w, env=env, new_session=group)
+                )
             finally:
                 for fd in (out_w, err_w, in_r):
                     if fd >= 0:
@@ -224,9 +265,13 @@ class Reaper:
             try:
                 async with asyncio.timeout(timeout_s):
                     out, err, code = await _communicate(out_r, err_r, feeding, future)
-            except TimeoutError:
+            except (TimeoutError, asyncio.CancelledError) as error:
+                reaped = future.done() and not future.cancelled()
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+                    if group and not reaped:
+                        os.killpg(pid, signal.SIGKILL)
+                    elif not group and isinstance(error, TimeoutError):
+                        os.kill(pid, signal.SIGKILL)
                 raise
             return code, out, err
         finally:

@@ -12,16 +12,29 @@ import os
 
 __all__ = [
     "CLONE_FS",
+    "CLONE_NEWIPC",
+    "CLONE_NEWNET",
     "CLONE_NEWNS",
+    "CLONE_NEWUSER",
+    "CLONE_NEWUTS",
     "FSCONFIG_CMD_CREATE",
     "FSCONFIG_SET_FLAG",
     "FSCONFIG_SET_STRING",
     "IN_CLOSE_WRITE",
     "IN_CREATE",
+    "IN_DELETE",
+    "IN_DELETE_SELF",
     "IN_MODIFY",
+    "IN_MOVED_FROM",
     "IN_MOVED_TO",
+    "IN_MOVE_SELF",
     "IN_ONESHOT",
     "MNT_DETACH",
+    "MOUNT_ATTR_IDMAP",
+    "MOUNT_ATTR_NODEV",
+    "MOUNT_ATTR_NOEXEC",
+    "MOUNT_ATTR_NOSUID",
+    "MOUNT_ATTR_RDONLY",
     "MS_BIND",
     "MS_NODEV",
     "MS_NOEXEC",
@@ -35,6 +48,7 @@ __all__ = [
     "clock_timer",
     "clock_timer_arm",
     "drop_effective",
+    "effective",
     "fsconfig",
     "fsmount",
     "fsopen",
@@ -42,13 +56,18 @@ __all__ = [
     "inotify_init",
     "inotify_rm_watch",
     "mount",
+    "mount_setattr",
     "move_mount",
     "open_tree",
     "openat2",
+    "pivot_root",
     "prctl",
     "quotactl",
     "quotactl_fd",
     "set_child_subreaper",
+    "set_effective",
+    "setfsgid",
+    "setfsuid",
     "setns",
     "syncfs",
     "umount",
@@ -57,11 +76,19 @@ __all__ = [
 
 CLONE_FS = 0x00000200
 CLONE_NEWNS = 0x00020000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWNET = 0x40000000
+CLONE_NEWUSER = 0x10000000
 
 IN_MODIFY = 0x00000002
 IN_CLOSE_WRITE = 0x00000008
+IN_MOVED_FROM = 0x00000040
 IN_MOVED_TO = 0x00000080
 IN_CREATE = 0x00000100
+IN_DELETE = 0x00000200
+IN_DELETE_SELF = 0x00000400
+IN_MOVE_SELF = 0x00000800
 IN_ONESHOT = 0x80000000
 
 MNT_DETACH = 2
@@ -84,9 +111,16 @@ RESOLVE_IN_ROOT = 0x10
 
 AT_FDCWD = -100
 AT_RECURSIVE = 0x8000
+_AT_EMPTY_PATH = 0x1000
 OPEN_TREE_CLONE = 1
 MOVE_MOUNT_F_EMPTY_PATH = 4
 MOVE_MOUNT_T_SYMLINKS = 0x10
+
+MOUNT_ATTR_RDONLY = 0x1
+MOUNT_ATTR_NOSUID = 0x2
+MOUNT_ATTR_NODEV = 0x4
+MOUNT_ATTR_NOEXEC = 0x8
+MOUNT_ATTR_IDMAP = 0x100000
 
 FSCONFIG_SET_FLAG = 0
 FSCONFIG_SET_STRING = 1
@@ -103,6 +137,7 @@ _NR_FSOPEN = 430
 _NR_FSCONFIG = 431
 _NR_FSMOUNT = 432
 _NR_OPENAT2 = 437
+_NR_MOUNT_SETATTR = 442
 _CLOCK_REALTIME = 0
 _TFD_TIMER_ABSTIME = 1
 _TFD_TIMER_CANCEL_ON_SET = 2
@@ -143,6 +178,11 @@ def mount(source: str, target: str, fstype: str, flags: int = 0, data: str = "")
 def umount(target: str, flags: int = 0) -> None:
     """umount2(2)."""
     _check(_libc.umount2(os.fsencode(target), flags), "umount2", target)
+
+
+def pivot_root(new: str, old: str) -> None:
+    """pivot_root(2)."""
+    _check(_libc.pivot_root(os.fsencode(new), os.fsencode(old)), "pivot_root", new)
 
 
 def unshare(flags: int) -> None:
@@ -191,13 +231,17 @@ def openat2(dir_fd: int, path: str, flags: int, resolve: int) -> int:
     return _check(result, "openat2", path)
 
 
-def open_tree(path: str) -> int:
-    """open_tree(2), Linux 5.2: a detached copy of the mounts at and below ``path``."""
+def open_tree(path: str, *, recursive: bool = True) -> int:
+    """open_tree(2), Linux 5.2: a detached copy of the mounts at and below ``path``.
+
+    Without ``recursive`` what is mounted below is left out.
+    """
+    flags = OPEN_TREE_CLONE | os.O_CLOEXEC | (AT_RECURSIVE if recursive else 0)
     result = _libc.syscall(
         ctypes.c_long(_NR_OPEN_TREE),
         ctypes.c_int(AT_FDCWD),
         ctypes.c_char_p(os.fsencode(path)),
-        ctypes.c_uint(OPEN_TREE_CLONE | AT_RECURSIVE | os.O_CLOEXEC),
+        ctypes.c_uint(flags),
     )
     return _check(result, "open_tree", path)
 
@@ -213,6 +257,36 @@ def move_mount(fd: int, target: str) -> None:
         ctypes.c_uint(MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_SYMLINKS),
     )
     _check(result, "move_mount", target)
+
+
+def mount_setattr(
+    fd: int, attributes: int, *, propagation: int = 0, userns: int = 0, recursive: bool = True
+) -> None:
+    """mount_setattr(2), Linux 5.12: sets ``attributes`` of the mount that ``fd`` is open on.
+
+    ``userns`` is a descriptor of a user namespace for MOUNT_ATTR_IDMAP, ``propagation`` one
+    of MS_PRIVATE and its like; ``recursive`` includes what is mounted below.
+    """
+    words = (ctypes.c_uint64 * 4)(attributes, 0, propagation, userns)
+    result = _libc.syscall(
+        ctypes.c_long(_NR_MOUNT_SETATTR),
+        ctypes.c_int(fd),
+        ctypes.c_char_p(b""),
+        ctypes.c_uint(_AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)),
+        words,
+        ctypes.c_size_t(ctypes.sizeof(words)),
+    )
+    _check(result, "mount_setattr")
+
+
+def setfsuid(uid: int) -> None:
+    """setfsuid(2) for the calling thread: to whom files that it makes belong."""
+    _libc.setfsuid(ctypes.c_uint(uid))
+
+
+def setfsgid(gid: int) -> None:
+    """setfsgid(2) for the calling thread."""
+    _libc.setfsgid(ctypes.c_uint(gid))
 
 
 def fsopen(fstype: str) -> int:
@@ -269,13 +343,25 @@ def quotactl_fd(fd: int, command: int, number: int, data: ctypes.Array[ctypes.c_
     _check(result, "quotactl_fd")
 
 
-def drop_effective(capability: int) -> None:
-    """capset(2): the calling thread does without ``capability``; others keep it."""
+def effective() -> int:
+    """capget(2): the effective capabilities of the calling thread, one bit each."""
+    sets = (ctypes.c_uint32 * 6)()
+    _check(_libc.capget((ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0), sets), "capget")
+    return int(sets[0]) | int(sets[3]) << 32
+
+
+def set_effective(capabilities: int) -> None:
+    """capset(2): the calling thread has these alone in effect; others keep theirs."""
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
     sets = (ctypes.c_uint32 * 6)()
     _check(_libc.capget(header, sets), "capget")
-    sets[capability // 32 * 3] &= ~(1 << capability % 32)
+    sets[0], sets[3] = capabilities & 0xFFFFFFFF, capabilities >> 32
     _check(_libc.capset(header, sets), "capset")
+
+
+def drop_effective(capability: int) -> None:
+    """The calling thread does without ``capability``; others keep it."""
+    set_effective(effective() & ~(1 << capability))
 
 
 def setns(fd: int, kind: int) -> None:

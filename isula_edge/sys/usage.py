@@ -1,17 +1,26 @@
-"""How many bytes on disk a tree takes, and parts of it."""
+"""How much of a disk a tree takes, and parts of it."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["survey"]
+__all__ = ["TreeUsage", "survey", "tree_usage"]
 
 _BLOCK = 512
+
+
+@dataclass(frozen=True, slots=True)
+class TreeUsage:
+    """Bytes on disk and inodes that trees take."""
+
+    bytes: int = 0
+    inodes: int = 0
 
 
 def survey(
@@ -25,12 +34,39 @@ def survey(
     """
     wanted = {top, *parts}
     found = dict.fromkeys(wanted, 0)
+    for part, status in _walk(top, wanted, check):
+        found[part] += status.st_blocks * _BLOCK
+    return found
+
+
+def tree_usage(*tops: str) -> TreeUsage:
+    """What everything below ``tops`` takes, themselves included, as in :func:`survey`; nothing
+    where there is none.  Trees that share files by hard links count these once.
+    """
+    size = inodes = 0
+    shared: set[tuple[int, int]] = set()
+    for top in tops:
+        for _, status in _walk(top, {top}):
+            if status.st_nlink > 1:
+                inode = (status.st_dev, status.st_ino)
+                if inode in shared:
+                    continue
+                shared.add(inode)
+            size += status.st_blocks * _BLOCK
+            inodes += 1
+    return TreeUsage(size, inodes)
+
+
+def _walk(
+    top: str, wanted: set[str], check: Callable[[], object] | None = None
+) -> Iterator[tuple[str, os.stat_result]]:
+    """Everything below ``top`` with the innermost of ``wanted`` it lies in, each file once."""
     seen: set[int] = set()
     try:
         first = os.lstat(top)
     except FileNotFoundError:
-        return found
-    found[top] += first.st_blocks * _BLOCK
+        return
+    yield top, first
     pending = [(top, top)]
     while pending:
         folder, part = pending.pop()
@@ -46,10 +82,9 @@ def survey(
                     continue
                 seen.add(status.st_ino)
             owner = path if path in wanted else part
-            found[owner] += status.st_blocks * _BLOCK
+            yield owner, status
             if is_folder:
                 pending.append((path, owner))
-    return found
 
 
 def _entries(folder: str) -> Iterator[tuple[str, os.stat_result]]:

@@ -323,7 +323,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._route(registry)
         finally:
             headers = {name.lower(): value for name, value in self.headers.items()}
-            registry.note(Seen("GET", self.path, headers, self._status, self._sent))
+            registry.note(Seen(self.command, self.path, headers, self._status, self._sent))
+
+    def do_HEAD(self) -> None:
+        """The same without a body."""
+        self.do_GET()
 
     def _route(self, registry: FakeRegistry) -> None:
         fault = registry.fault(self.path)
@@ -351,8 +355,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
         self._head(status, len(body), headers)
-        self.wfile.write(body)
-        self._sent += len(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
+            self._sent += len(body)
 
     def _head(self, status: int, length: int, headers: Mapping[str, str] | None = None) -> None:
         self._status = status
@@ -455,6 +460,8 @@ class _Handler(BaseHTTPRequestHandler):
         if partial:
             headers["Content-Range"] = f"bytes {start}-{size - 1}/{size}"
         self._head(206 if partial else 200, size - start, headers)
+        if self.command == "HEAD":
+            return
         registry.begun.append(digest)
         for piece in _pieces(content, start, end):
             if faults.gate is not None and size >= faults.cut_from_bytes and 2 * self._sent >= size:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.fakes.measuring import Measuring
 from tests.rig import until
 
 if TYPE_CHECKING:
@@ -75,3 +76,24 @@ def pulling(make_engine: Callable[..., Engine], images: Path, tmp_path: Path) ->
         yield found
     finally:
         found.down()
+
+
+@pytest.fixture(scope="session")
+def shared_measuring(
+    tmp_path_factory: pytest.TempPathFactory, images: Path
+) -> Iterator[Measuring]:
+    """An engine with busybox that also answers what only the CRI asks for."""
+    engine = Measuring(tmp_path_factory.mktemp("measuring"))
+    try:
+        engine.start()
+        engine.ok("load", "-i", str(images / "docker.tar"))
+        yield engine
+    finally:
+        engine.close()
+
+
+@pytest.fixture
+def measuring(shared_measuring: Measuring) -> Iterator[Measuring]:
+    """The shared one; containers that a test leaves are removed after it."""
+    yield shared_measuring
+    shared_measuring.remove_containers()

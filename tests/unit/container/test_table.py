@@ -349,3 +349,15 @@ def test_a_damaged_container_is_known_as_such_at_every_start(table: Table) -> No
     again = reloaded(table)
     assert again.quarantined == []
     assert ONE in again.unreadable()
+
+
+def test_layers_and_images_of_volumes_are_used(table: Table) -> None:
+    found = put(table, ONE)
+    found.settings.mounts = [Mount("image", "", "/v", True, image="f" * 64, layers=("sha256:9",))]
+    table.save(found)
+    for seen in (table, reloaded(table)):
+        assert seen.chains() == {"sha256:1", "sha256:2", "sha256:9"}
+        assert {key: len(users) for key, users in seen.uses().items()} == {
+            "e" * 64: 1,
+            "f" * 64: 1,
+        }

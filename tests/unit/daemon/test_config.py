@@ -420,3 +420,24 @@ def test_watermarks(
 def test_watermarks_that_cross(load: Callable[..., config.DaemonConfig], low: int) -> None:
     with pytest.raises(errors.InvalidArgument, match="image-gc-low must be less than"):
         load(f'{{"image-gc-high": 85, "image-gc-low": {low}}}')
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{}", ("/isulad", False)),
+        ('{"systemd-cgroup": true}', ("system.slice", True)),
+        ('{"systemd-cgroup": true, "cgroup-parent": "edge.slice"}', ("edge.slice", True)),
+        ('{"systemd-cgroup": false, "cgroup-parent": "/edge"}', ("/edge", False)),
+    ],
+)
+def test_the_systemd_driver_has_slices(
+    load: Callable[..., config.DaemonConfig], text: str, expected: tuple[str, bool]
+) -> None:
+    engine = load(text).engine
+    assert (engine.cgroup_parent, engine.systemd_cgroup) == expected
+
+
+def test_the_systemd_driver_takes_no_paths(load: Callable[..., config.DaemonConfig]) -> None:
+    with pytest.raises(errors.InvalidArgument, match=r"slice like system\.slice"):
+        load('{"systemd-cgroup": true, "cgroup-parent": "/edge"}')

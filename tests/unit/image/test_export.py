@@ -254,7 +254,7 @@ def test_a_device_in_a_files_place_is_never_opened(
 ) -> None:
     (root / "file").write_bytes(b"1")
     (root / "next").write_bytes(b"2")
-    read, opened, really = exports._Export._file, [], os.open
+    read, opened, really = exports.Exporter._file, [], os.open
 
     def swapped(self: Any, parent: Any, name: bytes, path: bytes) -> None:
         if name == b"file":
@@ -268,7 +268,7 @@ def test_a_device_in_a_files_place_is_never_opened(
             opened.append(path)
         return fd
 
-    monkeypatch.setattr(exports._Export, "_file", swapped)
+    monkeypatch.setattr(exports.Exporter, "_file", swapped)
     monkeypatch.setattr(os, "open", noted)
     assert set(members(exported(root, tmp_path))) == {".", "next"}
     assert opened == []
@@ -282,7 +282,7 @@ def test_a_device_without_a_driver_is_gone(
     def gone(*_: Any) -> None:
         raise OSError(errno.ENXIO, "No such device or address")
 
-    monkeypatch.setattr(exports._Export, "_file", gone)
+    monkeypatch.setattr(exports.Exporter, "_file", gone)
     assert set(members(exported(root, tmp_path))) == {"."}
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from isula_edge import errors
 from isula_edge.oci import capabilities
-from isula_edge.oci.capabilities import ALL, DEFAULT, choose
+from isula_edge.oci.capabilities import ALL, DEFAULT, choose, named
 
 
 @pytest.fixture(autouse=True)
@@ -100,3 +100,17 @@ def test_the_bounding_set_is_the_engines_own(monkeypatch: pytest.MonkeyPatch) ->
     found = capabilities.bounding_set()
     for number, name in enumerate(ALL):
         assert (name in found) is bool(int(bits[1], 16) >> number & 1)
+
+
+def test_ambient_ones_are_there_whatever_is_dropped() -> None:
+    assert short(choose([], ["ALL"], also=["SYS_TIME"])) == {"SYS_TIME"}
+    assert short(choose([], ["SYS_TIME"], also=["sys_time"])) == {*DEFAULT, "SYS_TIME"}
+    with pytest.raises(errors.InvalidArgument):
+        choose([], [], also=["NOTHING"])
+
+
+def test_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert named(["SYS_TIME", "cap_kill", "KILL"]) == ["CAP_KILL", "CAP_SYS_TIME"]
+    assert short(named(["all"])) == set(ALL)
+    monkeypatch.setattr(capabilities, "bounding_set", lambda: frozenset({"KILL"}))
+    assert named(["SYS_TIME", "KILL"]) == ["CAP_KILL"]

@@ -244,3 +244,27 @@ def test_one_target_twice_is_refused() -> None:
 def test_a_mount_survives_a_record() -> None:
     mount = parse_tmpfs("/t:ro,size=5m")
     assert Mount(**mount.record()) == mount
+
+
+def test_flags_of_a_bind() -> None:
+    mount = Mount("bind", "/a", "/b", True, options=("noexec", "nodev"))
+    assert mount.spec()["options"] == ["rbind", "rprivate", "ro", "noexec", "nodev"]
+
+
+def test_a_record_of_an_engine_before_image_volumes() -> None:
+    old = ("kind", "source", "target", "read_only", "propagation", "options")
+    mount = Mount("bind", "/a", "/b")
+    record = {name: value for name, value in mount.record().items() if name in old}
+    assert Mount.from_record(record) == mount
+
+
+def test_a_record_of_everything() -> None:
+    maps = ((0, 100_000, 65_536),)
+    mount = Mount(
+        "image", "", "/b", True, image="abc", layers=("sha256:1", "sha256:2"), sub_path="x",
+        uid_maps=maps, gid_maps=maps, recursive_read_only=True,
+    )  # fmt: skip
+    record = mount.record()
+    # as CBOR gives it back
+    plain = {k: list(v) if isinstance(v, tuple) else v for k, v in record.items()}
+    assert Mount.from_record(plain) == mount

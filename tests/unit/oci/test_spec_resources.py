@@ -37,7 +37,10 @@ MEMORY: list[tuple[dict[str, Any], dict[str, Any]]] = [
     # swap in the runtime-spec is memory and swap together; twice the memory unless given
     ({"memory": 64 * MIB}, {"limit": 64 * MIB, "swap": 128 * MIB}),
     ({"memory": 64 * MIB, "memory_swap": 80 * MIB}, {"limit": 64 * MIB, "swap": 80 * MIB}),
-    ({"memory": 64 * MIB, "memory_swap": -1}, {"limit": 64 * MIB, "swap": -1}),
+    # no limit is what a new cgroup has, and not every kernel counts swap
+    ({"memory": 64 * MIB, "memory_swap": -1}, {"limit": 64 * MIB}),
+    ({"memory": -1}, {"limit": -1}),
+    ({"memory": 64 * MIB, "no_swap": True}, {"limit": 64 * MIB, "swap": 64 * MIB}),
     ({"memory_reservation": 32 * MIB}, {"reservation": 32 * MIB}),
     ({"memory_swappiness": 0}, {"swappiness": 0}),
     ({"oom_kill_disable": True}, {"disableOOMKiller": True}),

@@ -171,3 +171,22 @@ def test_a_fifo_in_place_of_a_file_holds_nobody_up(root: Path) -> None:
     os.close(fd)
     thread.join()
     assert not held_up
+
+
+@pytest.mark.parametrize(
+    ("text", "memberships", "groups"),
+    [
+        ("app", True, (29, 44, 1001)),
+        ("app:777", True, (29, 44, 777)),
+        ("1000:777", True, (29, 44, 777)),
+        ("555:777", True, (777,)),
+        ("app", False, (1001,)),
+        ("app:777", False, (777,)),
+    ],
+)
+def test_groups_of_kubernetes(
+    root: Path, text: str, memberships: bool, groups: tuple[int, ...]
+) -> None:
+    """Merge and Strict of SupplementalGroupsPolicy."""
+    found = resolve_user(str(root), text, ["4"], memberships=memberships)
+    assert found.groups == (4, *groups)

@@ -319,3 +319,21 @@ def test_a_label_needs_a_name() -> None:
     with pytest.raises(errors.InvalidArgument) as found:
         values.key_values("label", ["a=1", "=x"])
     assert str(found.value) == "Invalid label '=x': empty name"
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("SIGRTMIN", 34), ("SIGRTMINPLUS1", 35), ("SIGRTMINPLUS15", 49), ("SIGRTMAXMINUS14", 50),
+        ("SIGRTMAXMINUS1", 63), ("SIGRTMAX", 64), ("SIGCLD", 17), ("SIGIOT", 6), ("SIGPOLL", 29),
+        ("SIGSTKFLT", 16),
+    ],
+)  # fmt: skip
+def test_signals_of_the_cri(text: str, number: int) -> None:
+    assert values.parse_signal(text) == number
+
+
+@pytest.mark.parametrize("text", ["SIGRTMINPLUS", "SIGTERMPLUS1", "RTMAXPLUS1"])
+def test_what_is_no_signal_of_the_cri(text: str) -> None:
+    with pytest.raises(errors.InvalidArgument):
+        values.parse_signal(text)

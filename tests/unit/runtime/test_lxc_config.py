@@ -283,8 +283,6 @@ def test_maps_of_a_user_namespace(lines: Lines) -> None:
         ({"domainname": "edge"}, "domainname"),
         ({"process": {"scheduler": {"policy": "SCHED_FIFO"}}}, "process.scheduler"),
         ({"process": {"ioPriority": {"class": "x"}}}, "process.ioPriority"),
-        ({"process": {"user": {"umask": 18}}}, "process.user.umask"),
-        ({"process": {"user": {"umask": 0}}}, "process.user.umask"),
     ],
 )
 def test_what_lxc_cannot_do_is_refused_by_name(
@@ -293,6 +291,27 @@ def test_what_lxc_cannot_do_is_refused_by_name(
     with pytest.raises(errors.Unimplemented, match=f"runtime lxc cannot do {named}") as found:
         lines(**spec)
     assert "--runtime runc" in found.value.hint
+
+
+@pytest.mark.parametrize(
+    ("uid", "ambient", "expected"),
+    [
+        (0, [], ("0", "net_raw")),
+        (1000, [], ("1000", "net_raw")),
+        (0, ["CAP_NET_RAW"], ("0", "net_raw")),
+        # changed by a program of ours, which takes the others away
+        (1000, ["CAP_NET_RAW"], ("0", "net_raw chown setuid setpcap")),
+    ],
+)
+def test_ambient_capabilities(
+    lines: Lines, uid: int, ambient: list[str], expected: tuple[str, str]
+) -> None:
+    capabilities = {"bounding": ["CAP_NET_RAW"], "ambient": ambient}
+    found = lines(process={"user": {"uid": uid, "umask": 7}, "capabilities": capabilities})
+    assert (values(found, "lxc.init.uid"), values(found, "lxc.cap.keep")) == (
+        [expected[0]],
+        [expected[1]],
+    )
 
 
 def environment(make_bundle: MakeBundle, *env: str) -> tuple[list[str], dict[str, str]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from isula_edge import errors
-from isula_edge.sys.usage import survey
+from isula_edge.sys.usage import TreeUsage, survey, tree_usage
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,3 +83,21 @@ def test_other_file_systems_are_left_out_and_binds_count_once(tree: Path) -> Non
     assert done.returncode == 0, done.stderr
     # the mount point of the bind mount is hidden by it
     assert with_folders - 8192 <= int(done.stdout) <= with_folders
+
+
+def test_files_and_bytes_of_a_tree(tree: Path) -> None:
+    found = tree_usage(str(tree))
+    assert found.bytes == sum(survey(str(tree), []).values())
+    inodes = {path.lstat().st_ino for path in (tree, *tree.rglob("*"))}
+    assert found.inodes == len(inodes)
+    assert tree_usage(str(tree / "absent")) == TreeUsage()
+
+
+def test_several_trees_count_what_they_share_once(tree: Path) -> None:
+    tops = (str(tree / "a"), str(tree / "b"))
+    both = tree_usage(*tops)
+    alone = [tree_usage(top) for top in tops]
+    shared = (tree / "a" / "file").lstat()
+    assert both.bytes == sum(item.bytes for item in alone) - shared.st_blocks * 512
+    assert both.inodes == sum(item.inodes for item in alone) - 1
+    assert tree_usage() == TreeUsage()

@@ -1,0 +1,185 @@
+"""Exec, Attach and PortForward: checks at the call, then what the streaming server does."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from typing import TYPE_CHECKING, Any
+
+from isula_cri import messages
+from isula_edge import errors
+from isula_edge.container.streams import relay_exec
+from isula_edge.pod import namespaces
+from isula_edge.sys import process
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from isula_cri.node import Node
+    from isula_cri.streaming import Streaming
+    from isula_edge.container.record import Container
+    from isula_edge.container.streams import Session
+
+__all__ = ["Backend", "StreamCalls"]
+
+_MOST_OUTPUT = 16 << 20
+_CONNECT_S = 30.0
+
+
+class Backend:
+    """What the streaming server asks of the engine."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    async def exec(
+        self, container_id: str, argv: list[str], tty: bool, stdin: bool, session: Session
+    ) -> int:
+        """Runs a command with the session's streams: its exit code."""
+        self._node.container(container_id)
+        params = {"ref": container_id, "argv": argv, "tty": tty, "stdin": stdin}
+        answer = await self._node.engine.containers.exec(params, session)
+        return int(answer["exit_code"])
+
+    async def attach(self, container_id: str, stdin: bool, tty: bool, session: Session) -> int:
+        """Joins a container's own streams until it ends or the client leaves."""
+        del tty
+        container = self._node.container(container_id)
+        containers = self._node.engine.containers
+        attachment = containers.attach(container)
+        await attachment.relay(session, stdin and container.settings.interactive)
+        return container.state.exit_code if not container.running else 0
+
+    async def port_forward(self, pod_id: str, port: int) -> socket.socket:
+        """A connection to a port of the pod's own loopback."""
+        pod = self._node.pod(pod_id)
+        path = pod.namespaces.get("network")
+        sock = await asyncio.to_thread(namespaces.connect, path, lambda: _connect(port))
+        sock.setblocking(False)
+        return sock
+
+
+def _connect(port: int) -> socket.socket:
+    try:
+        return socket.create_connection(("127.0.0.1", port), _CONNECT_S)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            return socket.create_connection(("::1", port), _CONNECT_S)
+        raise errors.Unavailable(
+            f"nothing answers on port {port} of the pod: {error.strerror or error}",
+            kind="port",
+            ref=str(port),
+        ) from error
+
+
+class StreamCalls:
+    """ExecSync, Exec, Attach and PortForward."""
+
+    def __init__(self, node: Node, streaming: Streaming) -> None:
+        self._node = node
+        self._streaming = streaming
+
+    async def ExecSync(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Output and exit code of a command; on a time-out it is killed with its children."""
+        del context
+        container = self._node.container(request.container_id)
+        engine = self._node.engine
+        params = {"argv": list(request.cmd)}
+        _, running, exited = await engine.containers.begin_exec(container, params)
+        identity = process.identify(running.pid)
+        collected = _Collector()
+        relay = asyncio.ensure_future(relay_exec(collected, running, exited, identity))
+        seconds = request.timeout if request.timeout > 0 else None
+        try:
+            code = await asyncio.wait_for(asyncio.shield(relay), seconds)
+        except (TimeoutError, asyncio.CancelledError) as error:
+            # nobody waits for it any more, so it must not go on
+            _kill_tree(running.pid, engine.life.pids(container))
+            await asyncio.wait({relay})
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            raise errors.DeadlineExceeded(
+                f"command {' '.join(request.cmd)!r} timed out after {request.timeout} s",
+                kind="exec",
+                ref=container.id,
+            ) from error
+        return messages.ExecSyncResponse(
+            stdout=bytes(collected.stdout), stderr=bytes(collected.stderr), exit_code=code
+        )
+
+    async def Exec(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """A URL at which a command's streams can be had once."""
+        del context
+        container = self._running(request)
+        if not request.cmd:
+            raise errors.InvalidArgument("exec needs a command", kind="command")
+        self._node.engine.life.refuse_exec(container)
+        return messages.ExecResponse(url=self._streaming.url("exec", request))
+
+    async def Attach(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """A URL at which a container's streams can be had once."""
+        del context
+        container = self._running(request)
+        self._node.engine.life.refuse_exec(container)
+        return messages.AttachResponse(url=self._streaming.url("attach", request))
+
+    async def PortForward(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """A URL at which connections to a pod's ports can be made."""
+        del context
+        pod = self._node.pod(request.pod_sandbox_id)
+        if not pod.ready:
+            raise errors.FailedPrecondition(
+                f"pod sandbox {pod.id} is not ready", kind="pod", ref=pod.id
+            )
+        return messages.PortForwardResponse(url=self._streaming.url("portforward", request))
+
+    def _running(self, request: Any) -> Container:
+        if not request.container_id:
+            raise errors.InvalidArgument("missing required container id!", kind="container")
+        if request.tty and request.stderr:
+            raise errors.InvalidArgument("tty and stderr cannot both be true!")
+        if not (request.stdin or request.stdout or request.stderr):
+            raise errors.InvalidArgument("one of stdin, stdout, or stderr must be set!")
+        return self._node.container(request.container_id)
+
+
+class _Collector:
+    """A session that keeps what is written, up to 16 MiB of each stream; the rest is dropped."""
+
+    def __init__(self) -> None:
+        self.stdout, self.stderr = bytearray(), bytearray()
+
+    async def out(self, data: bytes) -> None:
+        """Standard output."""
+        self.stdout += data[: _MOST_OUTPUT - len(self.stdout)]
+
+    async def err(self, data: bytes) -> None:
+        """Standard error."""
+        self.stderr += data[: _MOST_OUTPUT - len(self.stderr)]
+
+    async def input(self) -> AsyncIterator[tuple[str, object]]:
+        """Nothing, and it does not end: the end would be a client that left."""
+        await asyncio.Event().wait()
+        yield ("eof", None)
+
+
+def _kill_tree(root: int, pids: list[int]) -> None:
+    """Kills ``root`` and all its descendants among ``pids``."""
+    parents: dict[int, int] = {}
+    for pid in pids:
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                data = file.read()
+            parents[pid] = int(data[data.rindex(b")") + 2 :].split()[1])
+    doomed = {root}
+    grown = True
+    while grown:
+        more = {pid for pid, parent in parents.items() if parent in doomed} - doomed
+        grown = bool(more)
+        doomed |= more
+    for pid in doomed:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)

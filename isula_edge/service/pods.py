@@ -1,0 +1,426 @@
+"""Pod sandboxes: made, stopped, removed, and taken over after a restart.
+
+A pod is durable as one record in ``<graph>/pods``; what a reboot ends anyway (its
+namespaces, files, shared memory and state) is in ``<state>/pods/<id>`` on tmpfs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import time
+from typing import TYPE_CHECKING
+
+from isula_edge import errors
+from isula_edge.cgroup import container_dir
+from isula_edge.cgroup.pods import make_group, remove_groups
+from isula_edge.network import Attach, Dns, Network
+from isula_edge.pod import files, namespaces
+from isula_edge.pod.record import Pod, PodSpec
+from isula_edge.service.attempts import Attempts
+from isula_edge.snapshot.base import remove_tree
+from isula_edge.store.records import RecordStore, read_record, write_record
+from isula_edge.sys import process, syscalls
+from isula_edge.sys.boot import boot_id
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from isula_edge.container.record import Container
+    from isula_edge.service.engine import Engine
+
+__all__ = ["Pods"]
+
+_log = logging.getLogger(__name__)
+_SHM_SIZE = 64 << 20
+_STOP_S = 10.0
+
+
+class Pods:
+    """Everything that can be done with pods."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        config = engine.config
+        cri = config.cri
+        self.network = Network(
+            cri.cni_conf_dir, cri.cni_bin_dirs, cri.cni_cache_dir, engine.reaper, engine.watcher
+        )
+        self._folder = f"{config.state}/pods"
+        self._records = RecordStore(
+            f"{config.graph}/pods", "pod", f"{config.graph}/quarantine", engine.reserve
+        )
+        self._by_id: dict[str, Pod] = {}
+        self._names: dict[str, str] = {}
+        self._attempts: Attempts[Pod] = Attempts()
+        os.makedirs(self._folder, 0o711, exist_ok=True)
+
+    def __iter__(self) -> Iterator[Pod]:
+        return iter(list(self._by_id.values()))
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def get(self, ref: str) -> Pod:
+        """By id, name or unique prefix of the id; NotFound, InvalidArgument when ambiguous."""
+        found = self._by_id.get(ref) or self._by_id.get(self._names.get(ref, ""))
+        if found is not None:
+            return found
+        matches = [pod for key, pod in self._by_id.items() if ref and key.startswith(ref)]
+        if len(matches) > 1:
+            raise errors.InvalidArgument(f"pod id prefix {ref} is ambiguous", kind="pod", ref=ref)
+        if not matches:
+            raise errors.NotFound(f"No such pod sandbox: {ref}", kind="pod", ref=ref)
+        return matches[0]
+
+    def find(self, ref: str) -> Pod | None:
+        """As :meth:`get`; None when there is none."""
+        try:
+            return self.get(ref)
+        except errors.NotFound:
+            return None
+
+    def containers(self, pod: Pod) -> list[Container]:
+        """The containers of a pod."""
+        return [container for container in self._engine.table if container.pod == pod.id]
+
+    def folder(self, pod: Pod) -> str:
+        """The directory of the pod's files, on tmpfs."""
+        return f"{self._folder}/{pod.id}"
+
+    def files(self, pod: Pod) -> dict[str, str]:
+        """hosts, hostname and resolv.conf: path inside to the host's path."""
+        folder = self.folder(pod)
+        return {f"/etc/{name}": f"{folder}/{name}" for name in ("hosts", "hostname", "resolv.conf")}
+
+    def shm(self, pod: Pod) -> str:
+        """The host's directory that is /dev/shm of the pod's containers."""
+        return "/dev/shm" if pod.spec.modes.get("ipc") == "node" else f"{self.folder(pod)}/shm"
+
+    def hostname(self, pod: Pod) -> str:
+        """The pod's host name."""
+        return files.hostname(pod.spec.hostname, pod.id, node=_on_node(pod.spec))
+
+    # making
+
+    async def run(
+        self, spec: PodSpec, admit: Callable[[Pod], Awaitable[None]] | None = None
+    ) -> Pod:
+        """Makes a pod, ready for containers.
+
+        ``admit`` is asked last and may refuse it by raising; nobody else sees the pod before.
+        Nothing is left behind when it fails.  Raises AlreadyExists for a name that is taken,
+        and what the network or the kernel says.
+        """
+        _check(spec)
+        return await self._attempts.run(spec.key, spec, lambda: self._run(spec, admit))
+
+    async def _run(self, spec: PodSpec, admit: Callable[[Pod], Awaitable[None]] | None) -> Pod:
+        holder = self._names.get(spec.key)
+        if holder is not None:
+            raise errors.AlreadyExists(
+                f"pod name {spec.key} is taken by {holder}", kind="pod", ref=spec.key
+            )
+        pod = Pod(secrets.token_hex(32), time.time_ns(), boot_id(), spec)
+        self._names[spec.key] = pod.id
+        try:
+            await self._make(pod)
+            pod.ready = True
+            if admit is not None:
+                await admit(pod)
+            self._save_state(pod)
+        except BaseException:
+            await _finish(self._undo(pod))
+            raise
+        self._by_id[pod.id] = pod
+        self._watch(pod)
+        self._engine.events.pod("create", pod.id, {"name": spec.key})
+        self._engine.events.pod("start", pod.id, {"name": spec.key})
+        return pod
+
+    async def _make(self, pod: Pod) -> None:
+        # the record tells a restart of what may be there, so it is written first
+        await asyncio.to_thread(self._prepare, pod)
+        await asyncio.to_thread(self._make_namespaces, pod)
+        if not _on_node(pod.spec):
+            self._save_state(pod)
+            pod.network = True
+            found = await self.network.attach(self._attachment(pod))
+            pod.ips = found.ips
+            files.write_hosts(self.folder(pod), self.hostname(pod), pod.ips, node=False)
+
+    def _prepare(self, pod: Pod) -> None:
+        self._records.write(pod.id, pod.to_record())
+        folder = self.folder(pod)
+        os.makedirs(folder, 0o711)
+        files.write_files(folder, self.hostname(pod), pod.spec.dns, node=_on_node(pod.spec))
+        if pod.spec.modes.get("ipc") != "node":
+            os.mkdir(f"{folder}/shm")
+            flags = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
+            options = f"mode=1777,size={_SHM_SIZE}"
+            if pod.spec.uid_maps:
+                options += f",uid={pod.spec.uid_maps[0][1]},gid={pod.spec.gid_maps[0][1]}"
+            syscalls.mount("shm", f"{folder}/shm", "tmpfs", flags, options)
+
+    def _make_namespaces(self, pod: Pod) -> None:
+        spec = pod.spec
+        kinds = [] if _on_node(spec) else ["network", "uts"]
+        if spec.modes.get("ipc") != "node":
+            kinds.append("ipc")
+        share_pid = spec.modes.get("pid", "pod") == "pod"
+        request = namespaces.Request(
+            pod.id,
+            self.folder(pod),
+            tuple(kinds),
+            self.hostname(pod),
+            spec.sysctls,
+            share_pid,
+            spec.uid_maps,
+            spec.gid_maps,
+        )
+        made = namespaces.make(request)
+        pod.pause = made.pause
+        pod.namespaces = dict.fromkeys(("network", "uts", "ipc", "user"))
+        pod.namespaces.update(made.paths)
+        if made.pause is not None:
+            pod.namespaces["pid"] = f"/proc/{made.pause.pid}/ns/pid"
+            self._confine(pod, made.pause)
+        elif spec.modes.get("pid") == "node":
+            pod.namespaces["pid"] = None
+
+    def _confine(self, pod: Pod, holder: process.Identity) -> None:
+        """Puts the pause process into a cgroup below the pod's."""
+        group = self._group(pod)
+        make_group(self._engine.cgroups, group)
+        for mount in set(self._engine.cgroups.mounts.values()):
+            with (
+                contextlib.suppress(OSError),
+                open(f"{mount}/{group}/cgroup.procs", "w", encoding="ascii") as file,
+            ):
+                file.write(str(holder.pid))
+
+    def _group(self, pod: Pod) -> str:
+        config = self._engine.config
+        parent = pod.cgroup_parent or config.cgroup_parent
+        return container_dir(parent, f"pod-{pod.id}", systemd=config.systemd_cgroup)
+
+    def _attachment(self, pod: Pod) -> Attach:
+        spec = pod.spec
+        path = pod.namespaces.get("network")
+        return Attach(
+            pod.id,
+            path if path and namespaces.pinned(path) else "",
+            spec.namespace,
+            spec.name,
+            spec.uid,
+            spec.annotations,
+            port_mappings=spec.port_mappings,
+            dns=spec.dns or Dns(),
+            hostname=self.hostname(pod),
+            cgroup_parent=pod.cgroup_parent,
+        )
+
+    def _save_state(self, pod: Pod) -> None:
+        path = f"{self.folder(pod)}/state.cbor"
+        write_record(path, "pod-state", pod.to_state(), durable=False)
+
+    async def _undo(self, pod: Pod) -> None:
+        with contextlib.suppress(errors.EngineError, OSError):
+            await self._disconnect(pod)
+        with contextlib.suppress(OSError):
+            await asyncio.to_thread(self._release, pod)
+        await asyncio.to_thread(self._forget, pod)
+        self._names.pop(pod.spec.key, None)
+
+    async def _disconnect(self, pod: Pod) -> None:
+        if pod.network:
+            await self.network.detach(self._attachment(pod))
+            pod.network, pod.ips = False, []
+
+    def _release(self, pod: Pod) -> None:
+        """Ends namespaces, pause process and shared memory."""
+        namespaces.release(
+            {kind: path for kind, path in pod.namespaces.items() if kind != "pid"}, pod.pause
+        )
+        with contextlib.suppress(OSError):
+            syscalls.umount(f"{self.folder(pod)}/shm", syscalls.MNT_DETACH)
+
+    def _forget(self, pod: Pod) -> None:
+        """Deletes the record, then everything else."""
+        self._records.remove(pod.id)
+        mounts = {*self._engine.cgroups.mounts.values()}
+        remove_groups([f"{mount}/{self._group(pod)}" for mount in mounts])
+        with contextlib.suppress(FileNotFoundError):
+            remove_tree(self.folder(pod))
+
+    # the end
+
+    async def stop(self, pod: Pod) -> None:
+        """Kills the pod's containers and takes its network away; stopped already is fine.
+
+        Raises what the network's plugins say; another call tries the rest again.
+        """
+        await _finish(self._stop(pod))
+
+    async def _stop(self, pod: Pod) -> None:
+        async with pod.lock:
+            was_ready, pod.ready = pod.ready, False
+            stops = [
+                self._engine.containers.stop(container, 0, force=True)
+                for container in self.containers(pod)
+            ]
+            await asyncio.gather(*stops)
+            if was_ready:
+                pod.exited_ns = time.time_ns()
+                self._note(pod)
+            await self._disconnect(pod)
+            await asyncio.to_thread(self._release, pod)
+            self._note(pod)
+            if was_ready:
+                self._engine.events.pod("stop", pod.id, {"name": pod.spec.key})
+
+    def _note(self, pod: Pod) -> None:
+        """Writes the state down; a pod of an earlier boot has none."""
+        with contextlib.suppress(FileNotFoundError):
+            self._save_state(pod)
+
+    async def remove(self, pod: Pod) -> None:
+        """Stops and removes the pod with all its containers."""
+        await _finish(self._remove(pod))
+
+    async def _remove(self, pod: Pod) -> None:
+        await self._stop(pod)
+        async with pod.lock:
+            if pod.removing:
+                return
+            for container in self.containers(pod):
+                with contextlib.suppress(errors.NotFound):
+                    await self._engine.containers.remove(container, force=True)
+            pod.removing = True
+            await asyncio.to_thread(self._forget, pod)
+            self._by_id.pop(pod.id, None)
+            self._names.pop(pod.spec.key, None)
+        self._engine.events.pod("remove", pod.id, {"name": pod.spec.key})
+
+    # after a restart
+
+    async def adopt(self) -> None:
+        """Takes over pods; what a crash left unfinished is undone."""
+        for key, data in self._records.load():
+            try:
+                pod = Pod.from_record(data)
+            except (KeyError, TypeError, ValueError) as error:
+                self._records.put_aside(key, str(error))
+                continue
+            if await self._adopt(pod):
+                self._by_id[pod.id] = pod
+                self._names[pod.spec.key] = pod.id
+                self._watch(pod)
+        await asyncio.to_thread(self._sweep)
+        self._engine.background(self._collect({pod.id for pod in self if pod.network}))
+
+    async def _adopt(self, pod: Pod) -> bool:
+        """Whether the pod is one that somebody was told of."""
+        try:
+            path = f"{self.folder(pod)}/state.cbor"
+            pod.take_state(read_record(path, "pod-state"))
+        except (OSError, errors.EngineError, KeyError, TypeError, ValueError):
+            if pod.boot == boot_id():
+                # a crash before it was ready, or its state is lost: nothing can be done with it
+                pod.namespaces = {"network": namespaces.network_path(pod.id)}
+                pod.network = not _on_node(pod.spec)
+                await self._undo(pod)
+                return False
+            pod.exited_ns = pod.created_ns
+            return True
+        held = [path for kind, path in pod.namespaces.items() if path and kind != "pid"]
+        alive = pod.pause is None or pod.pause.alive()
+        if pod.ready and not (alive and all(map(namespaces.pinned, held))):
+            pod.ready, pod.exited_ns = False, time.time_ns()
+            self._note(pod)
+        if not pod.ready and not pod.exited_ns:
+            # it was not ready yet when the engine ended
+            await self._undo(pod)
+            return False
+        return True
+
+    def _sweep(self) -> None:
+        """Removes what is on tmpfs of pods that have no record."""
+        for name in os.listdir(self._folder):
+            if name in self._by_id or name in self._records.newer:
+                continue
+            folder = f"{self._folder}/{name}"
+            paths: dict[str, str | None] = {"network": namespaces.network_path(name)}
+            for kind in ("ipc", "uts", "user"):
+                paths[kind] = f"{folder}/ns/{kind}"
+            with contextlib.suppress(OSError):
+                namespaces.release(paths, None)
+                syscalls.umount(f"{folder}/shm", syscalls.MNT_DETACH)
+            with contextlib.suppress(OSError):
+                remove_tree(folder)
+
+    async def _collect(self, held: set[str]) -> None:
+        """Gives back addresses of pods that a crash or a reboot has ended (case A31c)."""
+        for error in await self.network.collect(held):
+            _log.warning("a network attachment of a pod that is gone: %s", error)
+
+    def _watch(self, pod: Pod) -> None:
+        if pod.pause is not None and pod.ready:
+            self._engine.background(self._wait_for_pause(pod, pod.pause))
+
+    async def _wait_for_pause(self, pod: Pod, holder: process.Identity) -> None:
+        """The pod is over when the first process of its pid namespace ends."""
+        await process.gone(holder)
+        if pod.ready:
+            _log.warning("the pause process of pod %s has ended", pod.id[:12])
+            pod.ready, pod.exited_ns = False, time.time_ns()
+            self._note(pod)
+            self._engine.events.pod("stop", pod.id, {"name": pod.spec.key})
+
+
+def _on_node(spec: PodSpec) -> bool:
+    return spec.modes.get("network") == "node"
+
+
+def _check(spec: PodSpec) -> None:
+    """Raises InvalidArgument for what cannot be."""
+    if not spec.name or not spec.namespace or not spec.uid:
+        raise errors.InvalidArgument(
+            "the metadata of a pod needs name, namespace and uid", kind="pod", ref=spec.key
+        )
+    for key in spec.sysctls:
+        if key.startswith("net.") and _on_node(spec):
+            where = "network"
+        elif _is_ipc(key) and spec.modes.get("ipc") == "node":
+            where = "ipc"
+        elif key.startswith("net.") or _is_ipc(key):
+            continue
+        else:
+            raise errors.InvalidArgument(
+                f"sysctl {key} belongs to no namespace of a pod", kind="sysctl", ref=key
+            )
+        raise errors.InvalidArgument(
+            f"sysctl {key} cannot be set in the host's {where} namespace", kind="sysctl", ref=key
+        )
+    if any(len(maps) > 1 for maps in (spec.uid_maps, spec.gid_maps)):
+        raise errors.InvalidArgument("a pod has one mapping of ids at most", kind="pod")
+
+
+def _is_ipc(key: str) -> bool:
+    return key.startswith("fs.mqueue.") or key in {
+        f"kernel.{name}"
+        for name in "msgmax msgmnb msgmni sem shmall shmmax shmmni shm_rmid_forced".split()
+    }
+
+
+async def _finish(work: Awaitable[None]) -> None:
+    """Awaits ``work``; it goes on when the caller leaves."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        raise

@@ -1,0 +1,38 @@
+"""One engine for all tests of the CRI, and a client for each runtime handler."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.cri import node as nodes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(scope="session")
+def machine(
+    tmp_path_factory: pytest.TempPathFactory, images: Path
+) -> Iterator[nodes.Machine]:
+    """The engine under test, or the one that ISULA_CRI_ENDPOINT names."""
+    with nodes.machine(tmp_path_factory.mktemp("cri"), images) as found:
+        yield found
+
+
+@pytest.fixture
+def node(machine: nodes.Machine, runtime: str) -> Iterator[nodes.Node]:
+    """A client for each runtime; the pods that a test leaves are removed after it."""
+    found = machine.node(runtime)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def plain(machine: nodes.Machine) -> Iterator[nodes.Node]:
+    """A client for what does not depend on the runtime."""
+    found = machine.node()
+    yield found
+    found.close()
