@@ -17,6 +17,7 @@ import shlex
 import shutil
 import signal
 import socket
+import termios
 import tty
 from typing import TYPE_CHECKING
 
@@ -317,7 +318,9 @@ class Lxc:
     def _release_terminal(self, bundle: Bundle) -> None:
         """Lets the terminal helper go on; conmon and LXC both set ONLCR before this point."""
         if bundle.terminal:
-            tty.setraw(self._slaves[bundle.id])
+            # of a container that has ended already nobody holds the other end
+            with contextlib.suppress(termios.error):
+                tty.setraw(self._slaves[bundle.id])
             os.write(self._terminal_gates[bundle.id], b"g")
 
     def _close_gate(self, bundle: Bundle) -> None:

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 from isula_edge import errors
 from isula_edge.cgroup import device_rules, resource_files
 from isula_edge.runtime import lxc_user
+from isula_edge.runtime.base import binds
 from isula_edge.sys.lsm import apparmor_enabled
+from isula_edge.sys.paths import resolve_in_root
 from isula_edge.sys.userns import host_id
 
 if TYPE_CHECKING:
@@ -209,10 +211,20 @@ def _mounts(spec: Mapping[str, Any], linux: Mapping[str, Any]) -> Iterator[str]:
             path.lstrip("/"), path, "none", ("bind", "ro", "remount", "relative", "optional")
         )
     for path in linux.get("maskedPaths") or ():
-        if os.path.isdir(path):
+        if _is_directory(spec, path):
             yield _entry("tmpfs", path, "tmpfs", ("ro", "size=0k", "optional"))
         else:
             yield _entry("/dev/null", path, "none", ("bind", "optional"))
+
+
+def _is_directory(spec: Mapping[str, Any], path: str) -> bool:
+    """Whether ``path`` is a directory inside."""
+    if path.startswith(("/proc/", "/sys/")):
+        return os.path.isdir(path)
+    for target, source in sorted(binds(spec), key=lambda mount: len(mount[0]), reverse=True):
+        if f"{path}/".startswith(f"{target.rstrip('/')}/"):
+            return os.path.isdir(source + path[len(target.rstrip("/")) :]) if source else False
+    return os.path.isdir(resolve_in_root(spec["root"]["path"], path))
 
 
 def own_dev(spec: Mapping[str, Any]) -> bool:

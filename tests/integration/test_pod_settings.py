@@ -258,7 +258,7 @@ def test_umask(engine: Driven, runtime: str, umask: int) -> None:
     assert engine.exec(container, "umask") == (0, [f"{umask:04o}"])
 
 
-def test_exit_code_and_missing_program_behind_the_umask(engine: Driven, runtime: str) -> None:
+def test_exit_code_behind_the_umask(engine: Driven, runtime: str) -> None:
     container = engine.start(Settings(umask=0o27), "exit 42", runtime)
     assert engine.ask("wait", id=container) == 42
 

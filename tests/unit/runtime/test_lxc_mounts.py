@@ -180,15 +180,37 @@ def test_read_only_paths_are_bound_and_then_made_so(mounts: Mounts) -> None:
 
 
 def test_masked_paths_are_covered(mounts: Mounts, tmp_path: Path) -> None:
-    file = tmp_path / "file"
-    file.touch()
-    _, entries = mounts(maskedPaths=[str(tmp_path), str(file), "/no/such/file"])
-    folder, name = str(tmp_path).lstrip("/"), str(file).lstrip("/")
-    assert entries == [
-        f"tmpfs {folder} tmpfs ro,size=0k,optional 0 0",
-        f"/dev/null {name} none bind,optional 0 0",
-        "/dev/null no/such/file none bind,optional 0 0",
-    ]
+    """Directories are those of the container, wherever they come from."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    _, entries = mounts(
+        mount("/", "bind", str(tmp_path)),
+        mount("/data", "bind", str(tmp_path)),
+        mount("/scratch", "tmpfs"),
+        maskedPaths=["/folder", "/file", "/data", "/data/folder", "/datafile", "/scratch/x",
+                     "/proc/self", "/proc/version", "/no/such/file"],
+    )  # fmt: skip
+    assert entries[3:] == [
+        f"tmpfs {path} tmpfs ro,size=0k,optional 0 0"
+        if path in ("folder", "data", "data/folder", "proc/self")
+        else f"/dev/null {path} none bind,optional 0 0"
+        for path in ("folder", "file", "data", "data/folder", "datafile", "scratch/x",
+                     "proc/self", "proc/version", "no/such/file")
+    ]  # fmt: skip
+
+
+def test_masked_paths_of_the_root(make_bundle: MakeBundle, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("/folder")
+    spec = {
+        "root": {"path": str(tmp_path)},
+        "linux": {"maskedPaths": ["/folder", "/link", "/usr"]},
+    }
+    text = lxc_config.build(
+        make_bundle(spec), version="1", monitor_cgroup="m", seccomp_path="/s"
+    ).text
+    entries = [line.split(" ")[2:4] for line in text.splitlines() if "optional" in line]
+    assert entries == [["tmpfs", "folder"], ["tmpfs", "link"], ["/dev/null", "usr"]]
 
 
 def test_hidden_paths_come_after_the_mounts_they_hide(mounts: Mounts) -> None:
