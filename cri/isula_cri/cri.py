@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 from typing import TYPE_CHECKING
@@ -15,13 +14,13 @@ from isula_cri.node import Node
 from isula_cri.pods import PodCalls
 from isula_cri.server import Server
 from isula_cri.statistics import StatisticsCalls
-from isula_cri.streaming import Streaming
 from isula_cri.streams import Backend, StreamCalls
 from isula_edge import errors
 
 if TYPE_CHECKING:
     import ssl
 
+    from isula_cri.streaming import Streaming
     from isula_edge.service.config import CriConfig
     from isula_edge.service.engine import Engine
 
@@ -38,18 +37,14 @@ class Cri:
         self._config = engine.config.cri
         self.path = f"{engine.config.state}/cri.sock"
         self._node = Node(engine)
-        self._streaming = Streaming(
-            Backend(self._node),
-            self._config.stream_address,
-            self._config.stream_port,
-            _tls(self._config),
-        )
+        self._streams = StreamCalls(self._node, self._open_streaming)
+        self._streaming: Streaming | None = None
         self._server = Server(
             [
                 InfoCalls(self._node),
                 PodCalls(self._node),
                 ContainerCalls(self._node),
-                StreamCalls(self._node, self._streaming),
+                self._streams,
                 StatisticsCalls(self._node),
                 EventCalls(self._node),
                 ImageService(engine),
@@ -63,7 +58,6 @@ class Cri:
         ``group`` (-1: none) may use the socket of the settings, as it may the client's.
         """
         cri = cls(engine)
-        await cri._streaming.start()
         try:
             await cri._open_nri()
             cri._server.listen(cri.path, 0o600)
@@ -74,8 +68,21 @@ class Cri:
         except BaseException:
             await cri.close()
             raise
-        _log.info("the CRI is served, streams on port %d", cri._streaming.port)
+        _log.info("the CRI is served")
         return cri
+
+    async def _open_streaming(self) -> Streaming:
+        """The streaming server, which no node needs before the first exec."""
+        from isula_cri.streaming import Streaming
+
+        config = self._config
+        streaming = Streaming(
+            Backend(self._node), config.stream_address, config.stream_port, _tls(config)
+        )
+        await streaming.start()
+        self._streaming = streaming
+        _log.info("streams are served on port %d", streaming.port)
+        return streaming
 
     async def _open_nri(self) -> None:
         config = self._config
@@ -96,7 +103,9 @@ class Cri:
 
     async def close(self) -> None:
         """Ends what is served; containers go on."""
-        await asyncio.gather(self._server.close(), self._streaming.close())
+        await self._server.close()
+        if self._streaming is not None:
+            await self._streaming.close()
         if self._node.nri is not None:
             await self._node.nri.close()
 

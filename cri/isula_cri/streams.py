@@ -16,7 +16,7 @@ from isula_edge.pod import namespaces
 from isula_edge.sys import process
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from isula_cri.node import Node
     from isula_cri.streaming import Streaming
@@ -78,9 +78,18 @@ def _connect(port: int) -> socket.socket:
 class StreamCalls:
     """ExecSync, Exec, Attach and PortForward."""
 
-    def __init__(self, node: Node, streaming: Streaming) -> None:
+    def __init__(self, node: Node, open_server: Callable[[], Awaitable[Streaming]]) -> None:
         self._node = node
-        self._streaming = streaming
+        self._open_server = open_server
+        self._server: Streaming | None = None
+        self._opening = asyncio.Lock()
+
+    async def _url(self, kind: str, request: Any) -> str:
+        """Where the streaming server, opened now if need be, serves ``request``."""
+        async with self._opening:
+            if self._server is None:
+                self._server = await self._open_server()
+        return self._server.url(kind, request)
 
     async def ExecSync(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Output and exit code of a command; on a time-out it is killed with its children."""
@@ -117,14 +126,14 @@ class StreamCalls:
         if not request.cmd:
             raise errors.InvalidArgument("exec needs a command", kind="command")
         self._node.engine.life.refuse_exec(container)
-        return messages.ExecResponse(url=self._streaming.url("exec", request))
+        return messages.ExecResponse(url=await self._url("exec", request))
 
     async def Attach(self, request: Any, context: Any) -> Any:  # noqa: N802
         """A URL at which a container's streams can be had once."""
         del context
         container = self._running(request)
         self._node.engine.life.refuse_exec(container)
-        return messages.AttachResponse(url=self._streaming.url("attach", request))
+        return messages.AttachResponse(url=await self._url("attach", request))
 
     async def PortForward(self, request: Any, context: Any) -> Any:  # noqa: N802
         """A URL at which connections to a pod's ports can be made."""
@@ -134,7 +143,7 @@ class StreamCalls:
             raise errors.FailedPrecondition(
                 f"pod sandbox {pod.id} is not ready", kind="pod", ref=pod.id
             )
-        return messages.PortForwardResponse(url=self._streaming.url("portforward", request))
+        return messages.PortForwardResponse(url=await self._url("portforward", request))
 
     def _running(self, request: Any) -> Container:
         if not request.container_id:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,16 +13,16 @@ from tests.cri import node as nodes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 @pytest.fixture(scope="session")
-def machine(
-    tmp_path_factory: pytest.TempPathFactory, images: Path
-) -> Iterator[nodes.Machine]:
+def machine(images: Path) -> Iterator[nodes.Machine]:
     """The engine under test, or the one that ISULA_CRI_ENDPOINT names."""
-    with nodes.machine(tmp_path_factory.mktemp("cri"), images) as found:
-        yield found
+    # not pytest's own: root of a pod's user namespace must get through to it
+    with tempfile.TemporaryDirectory(prefix="isula-cri-", dir="/var/tmp") as folder:
+        os.chmod(folder, 0o711)
+        with nodes.machine(Path(folder), images) as found:
+            yield found
 
 
 @pytest.fixture

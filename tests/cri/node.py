@@ -65,6 +65,13 @@ class Container:
             found.append((parts["stream"], parts["tag"], parts["text"]))
         return found
 
+    def printed(self, stream: str = "stdout") -> list[str]:
+        """Lines of one stream in the log, parts put together; the last record ends a line."""
+        records = [(tag, text) for name, tag, text in self.log_lines() if name == stream]
+        assert not records or records[-1][0] == "F", records
+        joined = "".join(text + ("\n" if tag == "F" else "") for tag, text in records)
+        return joined.splitlines()
+
     def start(self) -> Container:
         """Starts it."""
         self._call("StartContainer", container_id=self.id)
@@ -126,7 +133,7 @@ class Pod:
         """Lines that a container with this shell script printed before it ended well."""
         container = self.run("sh", "-c", script, **fields)
         status = container.wait()
-        lines = [text for _, _, text in container.log_lines()]
+        lines = container.printed()
         assert status.exit_code == 0, (status.exit_code, lines)
         container.remove()
         return lines
@@ -273,6 +280,7 @@ def configuration(folder: Path) -> dict[str, Any]:
         "network-plugin": "cni",
         "cni-conf-dir": f"{folder}/net.d",
         "cni-bin-dir": "/usr/lib/cni",
+        "cni-cache-dir": f"{folder}/cni",
         "cri-runtimes": {"runc": "runc"},
         "enable-pod-events": True,
     }

@@ -20,9 +20,8 @@ def test_log(node: Node) -> None:
     assert container.log.is_file()
     assert not container.log.is_symlink()
     container.wait()
-    found = container.log_lines()
-    assert [line for line in found if line[0] == "stderr"] == [("stderr", "F", "two")]
-    assert [line[2] for line in found if line[0] == "stdout"] == ["one", "three"]
+    assert container.printed("stderr") == ["two"]
+    assert container.printed() == ["one", "three"]
 
 
 def test_the_log_is_there_when_the_container_has_started(node: Node) -> None:

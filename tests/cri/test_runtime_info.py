@@ -28,11 +28,9 @@ def test_version(plain: Node) -> None:
 
 def test_conditions(plain: Node) -> None:
     """Spec: runtime should return runtime conditions."""
-    found = plain.call("Status").status.conditions
-    assert {item.type: item.status for item in found} == {
-        "RuntimeReady": True,
-        "NetworkReady": True,
-    }
+    found = {item.type: item.status for item in plain.call("Status").status.conditions}
+    assert found["RuntimeReady"]
+    assert found["NetworkReady"]
 
 
 def test_information_is_given_when_asked_for(plain: Node) -> None:

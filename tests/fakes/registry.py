@@ -442,12 +442,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         size = len(content) if isinstance(content, bytes) else os.path.getsize(content)
         start = self._start()
-        if self.headers.get("Range") == "bytes=0-0" and faults.ranges != "no":
-            first = next(_pieces(content, 0, 1), b"")
-            self._answer(206, first, {"Content-Range": f"bytes 0-0/{size}"})
-            return
-        if start and faults.ranges == "refused":
-            self._answer(416, b"")
+        if self._is_odd_range(faults, content, size, start):
             return
         if start and faults.ranges == "wrong":
             start += 1
@@ -476,6 +471,19 @@ class _Handler(BaseHTTPRequestHandler):
                 self.connection.recv(1)
         if end < size:
             self.close_connection = True
+
+    def _is_odd_range(
+        self, faults: Faults, content: bytes | str, size: int, start: int
+    ) -> bool:
+        """Whether it was a probe of one byte, or a range that is refused: both answered."""
+        if self.headers.get("Range") == "bytes=0-0" and faults.ranges != "no":
+            first = next(_pieces(content, 0, 1), b"")
+            self._answer(206, first, {"Content-Range": f"bytes 0-0/{size}"})
+            return True
+        if start and faults.ranges == "refused":
+            self._answer(416, b"")
+            return True
+        return False
 
     def _start(self) -> int:
         found = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
