@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,7 @@ _SIGNALS = {
 _FLAGS = ("noexec", "nosuid", "nodev")
 _UMASKS = {"normal": 0o022, "secure": 0o027}
 _MOST = 1000
+_PIDS = re.compile(r"-1|[0-9]{1,18}")
 
 
 @dataclass(slots=True)
@@ -180,7 +182,7 @@ def _mount(engine: Engine, item: Any) -> Mount:
     target = clean(item.container_path)
     if target == "/":
         raise errors.InvalidArgument("a mount cannot replace the root of a container")
-    propagation = _PROPAGATIONS[item.propagation]
+    propagation = messages.word(_PROPAGATIONS, item.propagation, f"propagation of {target}")
     maps = [
         tuple((entry.container_id, entry.host_id, entry.length) for entry in entries)
         for entries in (item.uidMappings, item.gidMappings)
@@ -231,7 +233,7 @@ def _namespaces(engine: Engine, settings: Settings, options: Any, pod: Pod) -> N
     if pod.namespaces.get("user"):
         join["user"] = pod.namespaces["user"]
         settings.uid_maps, settings.gid_maps = list(pod.spec.uid_maps), list(pod.spec.gid_maps)
-    mode = MODES[options.pid]
+    mode = messages.word(MODES, options.pid, "namespace_options.pid")
     if mode == "container":
         join["pid"] = ""
     elif mode == "node":
@@ -269,8 +271,8 @@ def _annotated(settings: Settings, annotations: dict[str, str]) -> None:
     """What iSulad's users ask for by annotations."""
     limit = annotations.get("cgroup.pids.max")
     if limit is not None:
-        if not limit.lstrip("-").isdigit():
-            raise errors.InvalidArgument(f"cgroup.pids.max must be a number, it is {limit}")
+        if not _PIDS.fullmatch(limit):
+            raise errors.InvalidArgument(f"cgroup.pids.max must be a number, it is {limit:.40}")
         settings.pids_limit = int(limit)
     word = annotations.get("native.umask")
     if word is not None:
@@ -280,7 +282,8 @@ def _annotated(settings: Settings, annotations: dict[str, str]) -> None:
 
 
 def _limits(engine: Engine, settings: Settings, linux: Any) -> Settings:
-    if linux.resources.oom_score_adj:
+    if linux.HasField("resources"):
+        # 0 too: the engine's own value would be inherited
         settings.oom_score_adj = linux.resources.oom_score_adj
     sets = engine.host_limits.cpusets()
     new = changed(

@@ -105,7 +105,7 @@ class ContainerCalls:
                     await asyncio.to_thread(
                         staging.check_volumes, asked.settings, scratch, engine.layers
                     )
-            return await engine.containers.create_from(
+            container = await engine.containers.create_from(
                 asked.settings,
                 image=asked.image.id,
                 command=asked.args,
@@ -115,6 +115,10 @@ class ContainerCalls:
                 cri=asked.cri,
                 container_id=asked.id,
             )
+        if engine.pods.find(pod.id) is not pod:
+            await engine.containers.remove(container, force=True)
+            raise errors.NotFound(f"No such pod sandbox: {pod.id}", kind="pod", ref=pod.id)
+        return container
 
     async def StartContainer(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Starts a created container; its log file exists afterwards."""

@@ -9,11 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from isula_cri.protos import ProtoFile
+from isula_edge import errors
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from google.protobuf.descriptor import ServiceDescriptor
 
-__all__ = ["PACKAGE", "SERVICES", "enum", "services"]
+__all__ = ["PACKAGE", "SERVICES", "enum", "services", "word"]
 
 PACKAGE = "runtime.v1"
 SERVICES = ("RuntimeService", "ImageService")
@@ -28,6 +31,16 @@ def __getattr__(name: str) -> Any:
 def enum(name: str) -> dict[str, int]:
     """The values of an enumeration by name."""
     return _API.enum(name)
+
+
+def word(words: Mapping[int, str], number: int, field: str) -> str:
+    """The word for the value ``number`` of an enumeration; InvalidArgument names ``field``.
+
+    Values that a newer caller knows arrive as numbers.
+    """
+    if number not in words:
+        raise errors.InvalidArgument(f"{field} has the unknown value {number}", ref=field)
+    return words[number]
 
 
 def services() -> dict[str, ServiceDescriptor]:

@@ -7,6 +7,7 @@ import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from isula_cri import messages
 from isula_edge import errors
 from isula_edge.container import staging
 from isula_edge.container.record import Container, Status
@@ -41,8 +42,6 @@ class Node:
         self._features: staging.Features | None = None
         self.creations: Attempts[Container] = Attempts()
         self._started: set[str] = {item.id for item in engine.table if item.running}
-        # seen by nobody until their creation is whole
-        self.unborn: set[str] = set()
         engine.events.listen(self._heard)
 
     async def features(self) -> staging.Features:
@@ -80,8 +79,6 @@ class Node:
         found = self.engine.table.get(ref) if ref else None
         if found is None or not found.pod or not found.id.startswith(ref):
             raise errors.NotFound(f"No such container with id: {ref}", kind="container", ref=ref)
-        if found.id in self.unborn:
-            raise errors.NotFound(f"container {ref} is being made", kind="container", ref=ref)
         return found
 
     def find_container(self, ref: str) -> Container | None:
@@ -93,7 +90,7 @@ class Node:
 
     def all_containers(self) -> list[Container]:
         """Containers of pods, the oldest first."""
-        found = [item for item in self.engine.table if item.pod and item.id not in self.unborn]
+        found = [item for item in self.engine.table if item.pod]
         return sorted(found, key=lambda item: item.created_ns)
 
     def all_pods(self) -> list[Pod]:
@@ -131,6 +128,8 @@ class Node:
             pod.pause.pid if pod.pause else 0,
             pod.ips,
             {kind: path for kind, path in pod.namespaces.items() if path},
+            _limits(spec.resources),
+            _limits(spec.overhead),
         )
 
     def container_info(self, container: Container) -> ContainerInfo:
@@ -177,9 +176,15 @@ class Node:
             await nri.stop_container(self.pod_info(pod), self.container_info(container))
 
 
+def _limits(stored: dict[str, Any]) -> Resources | None:
+    from isula_cri.nri import Resources
+
+    return Resources.of(messages.LinuxContainerResources(**stored)) if stored else None
+
+
 def limit_change(resources: Resources) -> ResourceChange:
     """The limits that a plugin asks for; Unimplemented for those that cannot be changed."""
-    for name in ("blockio_class", "rdt_class", "cpu_realtime_runtime", "cpu_realtime_period"):
+    for name in ("blockio_class", "rdt_class", "cpu_rt_runtime", "cpu_rt_period"):
         if getattr(resources, name, None):
             raise errors.Unimplemented(f"{name} cannot be changed", kind="resources", ref=name)
     return ResourceChange(

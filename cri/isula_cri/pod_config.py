@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from isula_cri import messages, security
+from isula_cri.resources import stored
 from isula_edge import errors
 from isula_edge.network import Dns, PortMapping
 from isula_edge.pod.record import IdMap, PodSpec
@@ -43,7 +44,10 @@ def pod_spec(engine: Engine, config: Any, handler: str) -> PodSpec:
     for what, listed in (("Labels", config.labels), ("Annotations", config.annotations)):
         if len(listed) > _MOST:
             raise errors.InvalidArgument(f"{what} list is too long, the limit is {_MOST}")
-    modes = {kind: MODES[getattr(options, kind)] for kind in ("network", "ipc", "pid")}
+    modes = {
+        kind: messages.word(MODES, getattr(options, kind), f"namespace_options.{kind}")
+        for kind in ("network", "ipc", "pid")
+    }
     for kind in ("network", "ipc"):
         if modes[kind] not in ("pod", "node"):
             raise errors.InvalidArgument(f"{kind} namespace mode of a pod must be POD or NODE")
@@ -72,6 +76,8 @@ def pod_spec(engine: Engine, config: Any, handler: str) -> PodSpec:
         config.log_directory,
         context.privileged,
         {"selinux": security.selinux_label(context.selinux_options)},
+        stored(linux.resources),
+        stored(linux.overhead),
     )
 
 
@@ -89,9 +95,8 @@ def _port(item: Any) -> PortMapping:
             kind="port",
             ref=str(item.container_port),
         )
-    return PortMapping(
-        _PROTOCOLS[item.protocol], item.container_port, item.host_port, item.host_ip
-    )
+    protocol = messages.word(_PROTOCOLS, item.protocol, "port_mappings.protocol")
+    return PortMapping(protocol, item.container_port, item.host_port, item.host_ip)
 
 
 def id_maps(options: Any) -> tuple[tuple[IdMap, ...], tuple[IdMap, ...]]:
@@ -99,7 +104,7 @@ def id_maps(options: Any) -> tuple[tuple[IdMap, ...], tuple[IdMap, ...]]:
 
     InvalidArgument unless there is exactly one, the same for both, with id 0 in it.
     """
-    mode = MODES[options.mode]
+    mode = messages.word(MODES, options.mode, "userns_options.mode")
     uids = tuple((item.container_id, item.host_id, item.length) for item in options.uids)
     gids = tuple((item.container_id, item.host_id, item.length) for item in options.gids)
     if mode == "node" or (mode == "pod" and not uids and not gids):

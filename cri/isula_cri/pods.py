@@ -9,6 +9,7 @@ from isula_cri import messages, status
 from isula_cri.node import to_its_end
 from isula_cri.pages import pages
 from isula_cri.pod_config import pod_spec
+from isula_cri.resources import stored
 from isula_edge import errors
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ class PodCalls:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._pods = node.engine.pods
+        # of which plugins have been told that they stop
+        self._stopped: set[str] = set()
 
     async def RunPodSandbox(self, request: Any, context: Any) -> Any:  # noqa: N802
         """A pod, ready for containers; on failure nothing is left."""
@@ -60,9 +63,10 @@ class PodCalls:
 
     async def _stop(self, pod: Pod) -> None:
         nri = self._node.told
-        if nri is None or not pod.ready:
+        if nri is None or pod.id in self._stopped:
             await self._pods.stop(pod)
             return
+        self._stopped.add(pod.id)
         for container in self._pods.containers(pod):
             await self._node.engine.containers.stop(container, 0, force=True)
         await nri.stop_pod(self._node.pod_info(pod))
@@ -85,6 +89,7 @@ class PodCalls:
                 await nri.remove_container(info, self._node.container_info(container))
             await nri.remove_pod(info)
         await self._pods.remove(pod)
+        self._stopped.discard(pod.id)
 
     async def PodSandboxStatus(self, request: Any, context: Any) -> Any:  # noqa: N802
         """One pod with the status of its containers; verbose with details as JSON."""
@@ -129,14 +134,17 @@ class PodCalls:
         """Remembers what the kubelet has set for the pod's cgroup, and tells the plugins."""
         del context
         pod = self._node.pod(request.pod_sandbox_id)
+        given = [
+            getattr(request, name) if request.HasField(name) else None
+            for name in ("overhead", "resources")
+        ]
         nri = self._node.told
         if nri is not None:
             from isula_cri.nri import Resources
 
-            given = [
-                Resources.of(getattr(request, name)) if request.HasField(name) else None
-                for name in ("overhead", "resources")
-            ]
-            await nri.update_pod(self._node.pod_info(pod), *given)
+            limits = [item and Resources.of(item) for item in given]
+            await nri.update_pod(self._node.pod_info(pod), *limits)
+        await self._pods.update(pod, *(item and stored(item) for item in given))
+        if nri is not None:
             await nri.post_update_pod(self._node.pod_info(pod))
         return messages.UpdatePodSandboxResourcesResponse()

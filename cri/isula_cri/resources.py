@@ -10,7 +10,7 @@ from isula_edge.oci.resources import ResourceChange
 if TYPE_CHECKING:
     from isula_edge.oci.options import Settings
 
-__all__ = ["change", "resources"]
+__all__ = ["change", "resources", "stored"]
 
 
 def change(message: Any) -> ResourceChange:
@@ -26,6 +26,18 @@ def change(message: Any) -> ResourceChange:
         hugepages=tuple((item.page_size, item.limit) for item in message.hugepage_limits),
         unified=dict(message.unified),
     )
+
+
+def stored(message: Any) -> dict[str, Any]:
+    """What is set in a LinuxContainerResources, by its names: fit for a record."""
+    found = {field.name: value for field, value in message.ListFields()}
+    if "unified" in found:
+        found["unified"] = dict(message.unified)
+    if "hugepage_limits" in found:
+        found["hugepage_limits"] = [
+            {"page_size": item.page_size, "limit": item.limit} for item in message.hugepage_limits
+        ]
+    return found
 
 
 def resources(settings: Settings) -> Any:

@@ -70,7 +70,7 @@ def _user(context: Any) -> str:
 def _seccomp(context: Any) -> str:
     """'' for the engine's own profile, ``unconfined``, or the text of a profile."""
     if context.HasField("seccomp"):
-        kind = _PROFILES[context.seccomp.profile_type]
+        kind = messages.word(_PROFILES, context.seccomp.profile_type, "seccomp.profile_type")
         if kind == "localhost":
             return _profile(context.seccomp.localhost_ref)
         return "" if kind == "runtimedefault" else "unconfined"
@@ -107,7 +107,7 @@ def _profile(path: str) -> str:
 def _apparmor(context: Any) -> str:
     """'' for the engine's default, ``unconfined``, or the name of a loaded profile."""
     if context.HasField("apparmor"):
-        kind = _PROFILES[context.apparmor.profile_type]
+        kind = messages.word(_PROFILES, context.apparmor.profile_type, "apparmor.profile_type")
         if kind == "localhost":
             return _named(context.apparmor.localhost_ref)
         return "" if kind == "runtimedefault" else "unconfined"

@@ -109,7 +109,8 @@ def _enable(place: str) -> None:
         with open(f"{place}/cgroup.controllers", encoding="ascii") as file:
             names = file.read().split()
         with open(f"{place}/cgroup.subtree_control", encoding="ascii") as file:
-            names = [name for name in names if name not in file.read().split()]
+            enabled = file.read().split()
+            names = [name for name in names if name not in enabled]
         for name in names:
             # one by one: a controller that is refused must not keep the others back
             with contextlib.suppress(OSError), open(f"{place}/cgroup.subtree_control", "w") as out:

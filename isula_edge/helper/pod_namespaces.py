@@ -63,21 +63,20 @@ def _lo_up() -> None:
         fcntl.ioctl(sock, _SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", flags | _IFF_UP))
 
 
-def start_pause(root: str, program: str) -> int:
-    """Starts a copy of ``program`` as the holder of a new process id namespace: its pid.
+def start_pause(root: str, program: bytes, name: str) -> int:
+    """Starts ``program``, an ELF file, as the holder of a new process id namespace: its pid.
 
     It runs in the calling thread's other namespaces, in a root of its own below ``root``
     that holds nothing else: who may look at /proc/1/root inside must see nothing of the
-    host's.  The thread is of no use afterwards.
+    host's.  ``name`` is its argument, for who looks for it.  The thread is of no use
+    afterwards.
     """
-    with open(program, "rb") as file:
-        data = file.read()
     syscalls.unshare(syscalls.CLONE_NEWNS)
     syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
     # a tmpfs of its own: the state directory may be mounted noexec
     syscalls.mount("pause", root, "tmpfs", 0, "mode=755,size=64k")
     with open(f"{root}/pause", "wb") as file:
-        file.write(data)
+        file.write(program)
     os.chmod(f"{root}/pause", 0o755)  # noqa: S103  # executed before it drops its user ids
     read_end, write_end = os.pipe()
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
@@ -85,7 +84,7 @@ def start_pause(root: str, program: str) -> int:
         os.chdir(root)
         syscalls.pivot_root(".", ".")
         syscalls.umount(".", syscalls.MNT_DETACH)
-        process.spawn(["/pause"], stdin=null, stdout=write_end, stderr=null, new_session=True)
+        process.spawn(["/pause", name], stdin=null, stdout=write_end, stderr=null, new_session=True)
         os.close(write_end)
         write_end = -1
         answer = os.read(read_end, 4)
@@ -101,20 +100,32 @@ def start_pause(root: str, program: str) -> int:
 
 def main() -> int:
     """``HOSTNAME KINDS ROOT PROGRAM SYSCTL…``: see above; ROOT is '' where no process is needed."""
-    hostname, words, root, program, *sysctls = sys.argv[1:]
+    try:
+        _main(*sys.argv[1:])
+    except errors.EngineError as error:
+        _step(f"refused {error.message}")
+    except OSError as error:
+        _step(f"failed {error}")
+    return 0
+
+
+def _main(hostname: str, words: str, root: str, program: str, *sysctls: str) -> None:
     kinds = words.split(",") if words else []
+    data, name = b"", ""
+    if root:
+        # now: root of the namespace may be let through to neither of them
+        with open(program, "rb") as file:
+            data = file.read()
+        os.chdir(os.path.dirname(root))
+        name = os.path.basename(os.getcwd())
     syscalls.unshare(syscalls.CLONE_NEWUSER)
     _step("user")
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)
-    try:
-        enter(kinds, hostname, dict(item.partition("=")[::2] for item in sysctls))
-    except errors.EngineError as error:
-        _step(f"error {error.message}")
+    enter(kinds, hostname, dict(item.partition("=")[::2] for item in sysctls))
     _step("made")
     if root:
-        _step(str(start_pause(root, program)))
-    return 0
+        _step(str(start_pause(os.path.basename(root), data, name)))
 
 
 def _step(word: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import threading
 from dataclasses import dataclass, field
@@ -25,7 +26,17 @@ if TYPE_CHECKING:
 
     from isula_edge.pod.record import IdMap
 
-__all__ = ["Made", "Request", "connect", "make", "network_path", "pinned", "release"]
+__all__ = [
+    "Made",
+    "Request",
+    "connect",
+    "end_pause",
+    "make",
+    "network_path",
+    "paths",
+    "pinned",
+    "release",
+]
 
 T = TypeVar("T")
 _FILES = {"network": "net", "ipc": "ipc", "uts": "uts", "user": "user"}
@@ -62,10 +73,21 @@ def network_path(pod_id: str) -> str:
     return f"{_NETNS}/isulacni-{pod_id[:32]}"
 
 
-def _path(request: Request, kind: str) -> str:
-    if kind == "network":
-        return network_path(request.pod)
-    return f"{request.folder}/ns/{_FILES[kind]}"
+def paths(pod_id: str, folder: str) -> dict[str, str]:
+    """Where each namespace of a pod would be pinned, by runtime-spec type."""
+    found = {kind: f"{folder}/ns/{file}" for kind, file in _FILES.items()}
+    return {**found, "network": network_path(pod_id)}
+
+
+def end_pause(pod_id: str) -> None:
+    """Ends the pause process of a pod, which a crash may have left unrecorded."""
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            with open(f"/proc/{name}/cmdline", "rb") as file:
+                found = file.read(256)
+            holder = process.identify(int(name))
+            if holder is not None and found == f"/pause\0{pod_id}\0".encode():
+                process.signal_process(holder, signal.SIGKILL)
 
 
 def make(request: Request) -> Made:
@@ -91,7 +113,7 @@ def make(request: Request) -> Made:
 def release(paths: Mapping[str, str | None], holder: process.Identity | None) -> None:
     """Ends what :func:`make` made; gone already is fine."""
     if holder is not None:
-        process.signal_process(holder, 9)
+        process.signal_process(holder, signal.SIGKILL)
     for path in paths.values():
         if path is not None:
             with contextlib.suppress(OSError):
@@ -156,12 +178,13 @@ def _in_thread(request: Request, made: Made) -> int:
     _pin(request, made, kinds, f"/proc/self/task/{threading.get_native_id()}/ns")
     if not request.share_pid:
         return 0
-    return start_pause(*_pause_files(request))
+    return start_pause(_pause_root(request), pause.build(), request.pod)
 
 
 def _pin(request: Request, made: Made, kinds: Sequence[str], source: str) -> None:
+    places = paths(request.pod, request.folder)
     for kind in kinds:
-        path = _path(request, kind)
+        path = places[kind]
         os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
         os.close(os.open(path, os.O_CREAT | os.O_RDONLY | os.O_CLOEXEC, 0o444))
         made.paths[kind] = path
@@ -171,7 +194,11 @@ def _pin(request: Request, made: Made, kinds: Sequence[str], source: str) -> Non
 def _with_users(request: Request, made: Made) -> int:
     """As :func:`_in_thread`, with a helper process that has a user namespace."""
     kinds = list(request.kinds)
-    root, program = _pause_files(request) if request.share_pid else ("", "")
+    root = program = ""
+    if request.share_pid:
+        root, program = _pause_root(request), f"{request.folder}/pause-program"
+        with open(program, "wb") as file:
+            file.write(pause.build())
     words = [request.hostname, ",".join(kinds), root, program]
     words += [f"{key}={value}" for key, value in request.sysctls.items()]
     with subprocess.Popen(
@@ -199,23 +226,23 @@ def _with_users(request: Request, made: Made) -> int:
 
 def _next(helper: subprocess.Popen[bytes]) -> str:
     line = cast("IO[bytes]", helper.stdout).readline()
-    if not line:
-        raise OSError("the kernel gives no user namespace: see user.max_user_namespaces")
-    text = line.decode().strip()
-    if text.startswith("error "):
-        raise errors.InvalidArgument(text.removeprefix("error "), kind="sysctl")
-    return text
+    word, _, rest = line.decode().strip().partition(" ")
+    if word == "refused":
+        raise errors.InvalidArgument(rest, kind="sysctl")
+    if word in ("", "failed"):
+        raise OSError(
+            f"no user namespace: {rest or 'its helper has ended'}; "
+            "user.max_user_namespaces may be used up"
+        )
+    return word
 
 
 def _go(helper: subprocess.Popen[bytes]) -> None:
     cast("IO[bytes]", helper.stdin).write(b"g")
 
 
-def _pause_files(request: Request) -> tuple[str, str]:
-    """The directory that is to be the root of the pause process, and the program."""
+def _pause_root(request: Request) -> str:
+    """The directory that is to be the root of the pause process."""
     root = f"{request.folder}/pause"
     os.makedirs(root, 0o755, exist_ok=True)
-    program = f"{request.folder}/pause-program"
-    with open(program, "wb") as file:
-        file.write(pause.build())
-    return root, program
+    return root

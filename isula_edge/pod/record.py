@@ -22,6 +22,8 @@ class PodSpec:
     ``modes`` maps network, ipc and pid to ``pod`` (its own), ``node`` (the host's) or
     ``container`` (pid alone: each container its own).  ``uid_maps`` are empty without a
     user namespace; ``security`` is what containers inherit (``selinux``: a label).
+    ``resources`` and ``overhead`` are limits by their names in the CRI: what the kubelet has
+    set for the pod's cgroup.
     """
 
     name: str
@@ -57,8 +59,8 @@ class Pod:
     """A pod sandbox; ``ready`` while containers can be made in it.
 
     ``namespaces`` maps a runtime-spec type to the file that pins it, None for the host's;
-    ``ips`` are the pod's addresses, first the primary one.  ``resources`` is what
-    UpdatePodSandboxResources said last.
+    ``ips`` are the pod's addresses, first the primary one.  ``groups`` are
+    directories of cgroups that were made for it.
     """
 
     id: str
@@ -71,9 +73,9 @@ class Pod:
     ips: list[str] = field(default_factory=list)
     pause: Identity | None = None
     exited_ns: int = 0
+    groups: list[str] = field(default_factory=list)
     # what follows lives only in memory
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    removing: bool = False
 
     @property
     def cgroup_parent(self) -> str:
@@ -99,6 +101,7 @@ class Pod:
             "ips": self.ips,
             "pause": [pause.pid, pause.start_ticks, pause.boot] if pause else [],
             "exited_ns": self.exited_ns,
+            "groups": self.groups,
         }
 
     def take_state(self, state: dict[str, Any]) -> None:
@@ -109,6 +112,7 @@ class Pod:
         self.ips = list(state["ips"])
         self.pause = Identity(*state["pause"]) if state["pause"] else None
         self.exited_ns = int(state["exited_ns"])
+        self.groups = list(state["groups"])
 
     @classmethod
     def from_record(cls, data: dict[str, Any]) -> Pod:

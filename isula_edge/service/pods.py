@@ -12,11 +12,12 @@ import logging
 import os
 import secrets
 import time
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from isula_edge import errors
 from isula_edge.cgroup import container_dir
-from isula_edge.cgroup.pods import make_group, remove_groups
+from isula_edge.cgroup.pods import group_dir, make_group, remove_groups
 from isula_edge.network import Attach, Dns, Network
 from isula_edge.pod import files, namespaces
 from isula_edge.pod.record import Pod, PodSpec
@@ -36,7 +37,8 @@ __all__ = ["Pods"]
 
 _log = logging.getLogger(__name__)
 _SHM_SIZE = 64 << 20
-_STOP_S = 10.0
+_LONGEST_HOSTNAME = 64
+"""sethostname(2)."""
 
 
 class Pods:
@@ -47,7 +49,13 @@ class Pods:
         config = engine.config
         cri = config.cri
         self.network = Network(
-            cri.cni_conf_dir, cri.cni_bin_dirs, cri.cni_cache_dir, engine.reaper, engine.watcher
+            cri.cni_conf_dir,
+            cri.cni_bin_dirs,
+            cri.cni_cache_dir,
+            engine.reaper,
+            engine.watcher,
+            # engines may share the cache directory: each collects its own
+            owner=config.graph,
         )
         self._folder = f"{config.state}/pods"
         self._records = RecordStore(
@@ -56,6 +64,8 @@ class Pods:
         self._by_id: dict[str, Pod] = {}
         self._names: dict[str, str] = {}
         self._attempts: Attempts[Pod] = Attempts()
+        # a failed pod's network could not be taken away: tried again with the next pod
+        self._leftover = False
         os.makedirs(self._folder, 0o711, exist_ok=True)
 
     def __iter__(self) -> Iterator[Pod]:
@@ -126,6 +136,9 @@ class Pods:
             )
         pod = Pod(secrets.token_hex(32), time.time_ns(), boot_id(), spec)
         self._names[spec.key] = pod.id
+        if self._leftover:
+            self._leftover = False
+            self._engine.background(self._collect())
         try:
             await self._make(pod)
             pod.ready = True
@@ -156,6 +169,10 @@ class Pods:
         self._records.write(pod.id, pod.to_record())
         folder = self.folder(pod)
         os.makedirs(folder, 0o711)
+        if pod.cgroup_parent:
+            # a kubelet has made it; where nobody has, it goes with the pod
+            parent = group_dir(pod.cgroup_parent, systemd=self._engine.config.systemd_cgroup)
+            pod.groups = make_group(self._engine.cgroups, parent)
         files.write_files(folder, self.hostname(pod), pod.spec.dns, node=_on_node(pod.spec))
         if pod.spec.modes.get("ipc") != "node":
             os.mkdir(f"{folder}/shm")
@@ -194,7 +211,7 @@ class Pods:
     def _confine(self, pod: Pod, holder: process.Identity) -> None:
         """Puts the pause process into a cgroup below the pod's."""
         group = self._group(pod)
-        make_group(self._engine.cgroups, group)
+        pod.groups += make_group(self._engine.cgroups, group)
         for mount in set(self._engine.cgroups.mounts.values()):
             with (
                 contextlib.suppress(OSError),
@@ -228,12 +245,17 @@ class Pods:
         write_record(path, "pod-state", pod.to_state(), durable=False)
 
     async def _undo(self, pod: Pod) -> None:
-        with contextlib.suppress(errors.EngineError, OSError):
+        try:
             await self._disconnect(pod)
-        with contextlib.suppress(OSError):
+        except (errors.EngineError, OSError):
+            self._leftover = True
+        try:
             await asyncio.to_thread(self._release, pod)
-        await asyncio.to_thread(self._forget, pod)
-        self._names.pop(pod.spec.key, None)
+            await asyncio.to_thread(self._forget, pod)
+        except OSError as error:
+            _log.warning("files of pod %s, which has failed, are left: %s", pod.id[:12], error)
+        finally:
+            self._names.pop(pod.spec.key, None)
 
     async def _disconnect(self, pod: Pod) -> None:
         if pod.network:
@@ -252,7 +274,7 @@ class Pods:
         """Deletes the record, then everything else."""
         self._records.remove(pod.id)
         mounts = {*self._engine.cgroups.mounts.values()}
-        remove_groups([f"{mount}/{self._group(pod)}" for mount in mounts])
+        remove_groups({*pod.groups, *(f"{mount}/{self._group(pod)}" for mount in mounts)})
         with contextlib.suppress(FileNotFoundError):
             remove_tree(self.folder(pod))
 
@@ -268,19 +290,27 @@ class Pods:
     async def _stop(self, pod: Pod) -> None:
         async with pod.lock:
             was_ready, pod.ready = pod.ready, False
-            stops = [
-                self._engine.containers.stop(container, 0, force=True)
-                for container in self.containers(pod)
-            ]
-            await asyncio.gather(*stops)
             if was_ready:
                 pod.exited_ns = time.time_ns()
                 self._note(pod)
-            await self._disconnect(pod)
-            await asyncio.to_thread(self._release, pod)
-            self._note(pod)
-            if was_ready:
-                self._engine.events.pod("stop", pod.id, {"name": pod.spec.key})
+            try:
+                await self._end_containers(pod)
+                await self._disconnect(pod)
+                await asyncio.to_thread(self._release, pod)
+                self._note(pod)
+            finally:
+                if was_ready:
+                    self._engine.events.pod("stop", pod.id, {"name": pod.spec.key})
+
+    async def _end_containers(self, pod: Pod) -> None:
+        """Kills all containers; the first error is raised when all have been tried."""
+        stops = [
+            self._engine.containers.stop(container, 0, force=True)
+            for container in self.containers(pod)
+        ]
+        for answer in await asyncio.gather(*stops, return_exceptions=True):
+            if isinstance(answer, BaseException):
+                raise answer
 
     def _note(self, pod: Pod) -> None:
         """Writes the state down; a pod of an earlier boot has none."""
@@ -294,16 +324,28 @@ class Pods:
     async def _remove(self, pod: Pod) -> None:
         await self._stop(pod)
         async with pod.lock:
-            if pod.removing:
+            if self._by_id.get(pod.id) is not pod:
                 return
             for container in self.containers(pod):
                 with contextlib.suppress(errors.NotFound):
                     await self._engine.containers.remove(container, force=True)
-            pod.removing = True
             await asyncio.to_thread(self._forget, pod)
             self._by_id.pop(pod.id, None)
             self._names.pop(pod.spec.key, None)
         self._engine.events.pod("remove", pod.id, {"name": pod.spec.key})
+
+    async def update(
+        self, pod: Pod, overhead: dict[str, Any] | None, resources: dict[str, Any] | None
+    ) -> None:
+        """Remembers what has been set for the pod's cgroup by its owner; None: as it was."""
+        async with pod.lock:
+            spec = pod.spec
+            pod.spec = replace(
+                spec,
+                overhead=spec.overhead if overhead is None else overhead,
+                resources=spec.resources if resources is None else resources,
+            )
+            await asyncio.to_thread(self._records.write, pod.id, pod.to_record())
 
     # after a restart
 
@@ -320,7 +362,7 @@ class Pods:
                 self._names[pod.spec.key] = pod.id
                 self._watch(pod)
         await asyncio.to_thread(self._sweep)
-        self._engine.background(self._collect({pod.id for pod in self if pod.network}))
+        self._engine.background(self._collect())
 
     async def _adopt(self, pod: Pod) -> bool:
         """Whether the pod is one that somebody was told of."""
@@ -330,8 +372,9 @@ class Pods:
         except (OSError, errors.EngineError, KeyError, TypeError, ValueError):
             if pod.boot == boot_id():
                 # a crash before it was ready, or its state is lost: nothing can be done with it
-                pod.namespaces = {"network": namespaces.network_path(pod.id)}
+                pod.namespaces = dict(namespaces.paths(pod.id, self.folder(pod)))
                 pod.network = not _on_node(pod.spec)
+                namespaces.end_pause(pod.id)
                 await self._undo(pod)
                 return False
             pod.exited_ns = pod.created_ns
@@ -353,17 +396,16 @@ class Pods:
             if name in self._by_id or name in self._records.newer:
                 continue
             folder = f"{self._folder}/{name}"
-            paths: dict[str, str | None] = {"network": namespaces.network_path(name)}
-            for kind in ("ipc", "uts", "user"):
-                paths[kind] = f"{folder}/ns/{kind}"
             with contextlib.suppress(OSError):
-                namespaces.release(paths, None)
+                namespaces.end_pause(name)
+                namespaces.release(namespaces.paths(name, folder), None)
                 syscalls.umount(f"{folder}/shm", syscalls.MNT_DETACH)
             with contextlib.suppress(OSError):
                 remove_tree(folder)
 
-    async def _collect(self, held: set[str]) -> None:
-        """Gives back addresses of pods that a crash or a reboot has ended (case A31c)."""
+    async def _collect(self) -> None:
+        """Gives back addresses of pods that are no more (case A31c)."""
+        held = {pod.id for pod in self if pod.network} | set(self._names.values())
         for error in await self.network.collect(held):
             _log.warning("a network attachment of a pod that is gone: %s", error)
 
@@ -391,6 +433,7 @@ def _check(spec: PodSpec) -> None:
         raise errors.InvalidArgument(
             "the metadata of a pod needs name, namespace and uid", kind="pod", ref=spec.key
         )
+    _check_words(spec)
     for key in spec.sysctls:
         if key.startswith("net.") and _on_node(spec):
             where = "network"
@@ -407,6 +450,25 @@ def _check(spec: PodSpec) -> None:
         )
     if any(len(maps) > 1 for maps in (spec.uid_maps, spec.gid_maps)):
         raise errors.InvalidArgument("a pod has one mapping of ids at most", kind="pod")
+
+
+def _check_words(spec: PodSpec) -> None:
+    """Nothing that ends up in hosts or resolv.conf may hold white space."""
+    dns = spec.dns or Dns()
+    words = [spec.hostname, *dns.servers, *dns.searches]
+    # an option may have a value: "timeout: 1" is what resolvers take as two words
+    words += [option.replace(" ", "") for option in dns.options]
+    for word in words:
+        if not word.isprintable() or " " in word:
+            raise errors.InvalidArgument(
+                f"{word!r} can be no part of a pod's hosts or resolv.conf", kind="pod", ref=spec.key
+            )
+    if len(spec.hostname.encode()) > _LONGEST_HOSTNAME:
+        raise errors.InvalidArgument(
+            f"host name {spec.hostname} is longer than {_LONGEST_HOSTNAME} bytes",
+            kind="pod",
+            ref=spec.key,
+        )
 
 
 def _is_ipc(key: str) -> bool:

@@ -133,7 +133,7 @@ class Nri:
         """Before the pod is ready.  Raises what a plugin has against it: the pod must go."""
         try:
             await self._tell("RUN_POD_SANDBOX", pod)
-        except errors.EngineError:
+        except (errors.EngineError, asyncio.CancelledError):
             await self._note("STOP_POD_SANDBOX", pod)
             await self._note("REMOVE_POD_SANDBOX", pod)
             raise

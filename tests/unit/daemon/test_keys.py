@@ -28,6 +28,7 @@ RIGHT: dict[str, list[Any]] = {
     "map": [{}, {"a": 1}],
     "level": [*keys.LEVELS, "debug", "Info"],
     "driver": list(keys.DRIVERS),
+    "network-plugin": ["", "cni"],
     "runtimes": [{}, {"kata": {"path": "/bin/kata", "runtime-args": ["-x"]}}],
     "ulimits": [{}, {"nofile": {"Name": "nofile", "Soft": 1, "Hard": 2}}],
     "container-log": [{}, {"driver": "json-file", "opts": {"max-size": "1MB"}}],
@@ -46,6 +47,7 @@ WRONG: dict[str, list[Any]] = {
     "map": ["a", 5, None, []],
     "level": ["LOUD", "", 5, None],
     "driver": ["journald", "", "FILE", 5, None],
+    "network-plugin": ["kubenet", "CNI", 5, None, [], {}],
     "runtimes": [
         "a",
         [],
@@ -97,6 +99,12 @@ def right() -> list[tuple[str, Any]]:
         "hosts": [[], ["unix:///a", "unix:///b"]],
         "storage-opts": [[], ["overlay2.override_kernel_check=true", "overlay2.size=1G"]],
         "log-opts": [{}, {"max-size": "30KB", "max-file": "3"}],
+        "cri-socket": ["", "unix:///run/cri.sock"],
+        "cni-bin-dir": ["", "/opt/cni/bin", "/a,/b", "/a:/b"],
+        "websocket-server-listening-port": [0, 1, 65535],
+        # only both together, see test_cri_config
+        "stream-server-cert": [""],
+        "stream-server-key": [""],
     }
     return [(key, value) for key, kind in ALL.items() for value in values.get(key, RIGHT[kind])]
 
