@@ -114,6 +114,7 @@ class Settings:
     shm_path: str = ""
     log_path: str = ""
     ambient: list[str] = field(default_factory=list)
+    env_removed: list[str] = field(default_factory=list)
     masked_paths: list[str] | None = None
     readonly_paths: list[str] | None = None
     apparmor: str = ""

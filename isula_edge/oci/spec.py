@@ -93,13 +93,20 @@ def build(settings: Settings, subject: Subject) -> dict[str, Any]:
 
 
 def environment(settings: Settings, subject: Subject) -> list[str]:
-    """PATH, HOSTNAME, HOME, TERM, then the image's and the user's variables; later ones win."""
+    """PATH, HOSTNAME, HOME, TERM, then the image's and the user's variables; later ones win.
+
+    ``env_removed`` takes away what the image says.
+    """
     table = {"PATH": DEFAULT_PATH, "HOSTNAME": subject.hostname}
     if settings.tty:
         table["TERM"] = "xterm"
     for pair in (*subject.image_env, *settings.env):
         key, _, value = pair.partition("=")
         table[key] = value
+    set_here = {pair.partition("=")[0] for pair in settings.env}
+    for key in settings.env_removed:
+        if key not in set_here:
+            table.pop(key, None)
     table.setdefault("HOME", subject.user.home)
     return [f"{key}={value}" for key, value in table.items()]
 

@@ -45,8 +45,7 @@ _UNLIMITED = 2**64 - 1
 class Adjustment:
     """What all plugins together change; ``message`` is a ContainerAdjustment.
 
-    ``env`` are variables set, ``env_removed`` names taken away: an image's own too, which
-    settings cannot say.
+    ``env_removed`` are names of variables taken away, an image's own too.
     """
 
     message: Any
@@ -70,7 +69,7 @@ class Adjustment:
 def apply(adjustment: Adjustment, settings: Settings) -> Settings:
     """``settings`` with the adjustment; those given stay as they were.
 
-    ``args``, ``cdi_devices`` and the removal of an image's variables are the caller's work.
+    ``args`` and ``cdi_devices`` are the caller's work.
     Raises InvalidArgument or Unimplemented for what cannot be done.
     """
     asked = adjustment.message
@@ -79,6 +78,7 @@ def apply(adjustment: Adjustment, settings: Settings) -> Settings:
         "annotations": _map(settings.annotations, asked.annotations),
         "sysctls": _map(settings.sysctls, linux.sysctl),
         "env": _env(settings.env, asked.env),
+        "env_removed": sorted(adjustment.env_removed),
         "mounts": _mounts(settings.mounts, asked.mounts),
         "devices": _devices(settings.devices, linux.devices),
         "hooks": _hooks(settings.hooks, asked.hooks),

@@ -104,3 +104,10 @@ def test_security_modules(
     plain = process(Settings())
     assert "apparmorProfile" not in plain
     assert "selinuxLabel" not in plain
+
+
+def test_variables_taken_away() -> None:
+    settings = Settings(env=["B=set"], env_removed=["A", "B", "HOME", "NONE"])
+    found = document(settings, image_env=["A=1", "B=2", "C=3", "HOME=/image"])["process"]["env"]
+    assert {"B=set", "C=3", "HOME=/root"} <= set(found)
+    assert not any(pair.startswith("A=") for pair in found)
