@@ -11,6 +11,7 @@ from isula_cri import messages, resources, security
 from isula_cri.pod_config import MODES
 from isula_edge import errors
 from isula_edge.container.logs import check_log_path
+from isula_edge.image.run_config import check_run_config
 from isula_edge.oci import cdi
 from isula_edge.oci.mounts import Mount, clean
 from isula_edge.oci.options import Settings
@@ -72,9 +73,9 @@ def creation(engine: Engine, pod: Pod, config: Any) -> Creation:
     image = cri_images.resolve_image(engine, config.image.image)
     settings = Settings(
         hostname=engine.pods.hostname(pod),
-        env=[f"{item.key}={_text(item.value)}" for item in config.envs],
+        env=[_variable(item) for item in config.envs],
         labels=dict(config.labels),
-        workdir=config.working_dir,
+        workdir=_workdir(config.working_dir),
         tty=config.tty,
         interactive=config.stdin,
         stdin_once=config.stdin_once,
@@ -88,10 +89,7 @@ def creation(engine: Engine, pod: Pod, config: Any) -> Creation:
     settings.annotations = _annotations(pod, config)
     settings.log_path = _log_path(pod, config)
     _mounts(engine, settings, config)
-    settings.devices = [
-        (item.host_path, clean(item.container_path or item.host_path), item.permissions or "rwm")
-        for item in config.devices
-    ]
+    settings.devices = [_device(item) for item in config.devices]
     linux = config.linux
     security.apply(settings, linux.security_context, pod)
     _namespaces(engine, settings, linux.security_context.namespace_options, pod)
@@ -99,6 +97,7 @@ def creation(engine: Engine, pod: Pod, config: Any) -> Creation:
     settings = _limits(engine, settings, linux)
     if engine.config.cri.cdi:
         _devices(engine, settings, config)
+    check_run_config(image.run_config, config.image.image)
     command = list(config.command)
     args = process_args(image.run_config, None, list(config.args))
     if command:
@@ -119,9 +118,29 @@ def creation(engine: Engine, pod: Pod, config: Any) -> Creation:
     )
 
 
-def _text(value: bytes | str) -> str:
-    """Values of variables are any bytes but NUL."""
-    return value if isinstance(value, str) else os.fsdecode(value)
+def _variable(item: Any) -> str:
+    """``KEY=VALUE``; a value is any bytes but NUL."""
+    text = f"{item.key}={os.fsdecode(item.value)}"
+    if not item.key or "=" in item.key or "\0" in text:
+        raise errors.InvalidArgument(f"envs: {item.key!r:.80} cannot be a variable", kind="env")
+    return text
+
+
+def _workdir(path: str) -> str:
+    if path and not path.startswith("/"):
+        raise errors.InvalidArgument(f"working_dir {path} is no absolute path", ref=path)
+    return clean(path) if path else ""
+
+
+def _device(item: Any) -> tuple[str, str, str]:
+    """Host path, path inside, and what may be done with it."""
+    host, inside = item.host_path, item.container_path or item.host_path
+    access = item.permissions or "rwm"
+    if not host.startswith("/") or clean(inside) == "/" or not set(access) <= set("rwm"):
+        raise errors.InvalidArgument(
+            f"devices: {host}:{inside}:{access} is no device", kind="device", ref=host
+        )
+    return clean(host), clean(inside), access
 
 
 def _signal(number: int) -> str:
@@ -162,7 +181,9 @@ def _log_path(pod: Pod, config: Any) -> str:
                 hint="give the container a log_path",
             )
         return ""
-    path = clean(f"{folder}/{config.log_path}" if folder else config.log_path)
+    path = f"{folder}/{config.log_path}" if folder else config.log_path
+    if path.startswith("/"):
+        path = clean(path)
     check_log_path(path)
     return path
 
@@ -284,7 +305,12 @@ def _annotated(settings: Settings, annotations: dict[str, str]) -> None:
 def _limits(engine: Engine, settings: Settings, linux: Any) -> Settings:
     if linux.HasField("resources"):
         # 0 too: the engine's own value would be inherited
-        settings.oom_score_adj = linux.resources.oom_score_adj
+        score = linux.resources.oom_score_adj
+        if not -1000 <= score <= 1000:
+            raise errors.InvalidArgument(
+                f"oom_score_adj must be from -1000 to 1000, it is {score}", ref="oom_score_adj"
+            )
+        settings.oom_score_adj = score
     sets = engine.host_limits.cpusets()
     new = changed(
         settings, resources.change(linux.resources), cpuset=sets["cpuset"], mems=sets["mems"]

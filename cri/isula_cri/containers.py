@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import tempfile
 from typing import TYPE_CHECKING, Any
 
 from isula_cri import messages, resources, status
 from isula_cri.container_config import Creation, container_name, creation
-from isula_cri.node import to_its_end
 from isula_cri.pages import pages
 from isula_edge import errors
 from isula_edge.container import staging
 from isula_edge.container.record import Status
+from isula_edge.sys.tasks import to_its_end
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -45,6 +44,7 @@ class ContainerCalls:
             )
         if not request.HasField("config"):
             raise errors.InvalidArgument("a container needs a config")
+        messages.refuse_nul(request.config)
         name = container_name(pod, request.config.metadata)
         asked = (pod.id, request.config.SerializeToString(deterministic=True))
         async with self._node.making():
@@ -101,10 +101,11 @@ class ContainerCalls:
                 if mount.image:
                     stack.enter_context(engine.images.holding(engine.images.store.get(mount.image)))
             if any(mount.image for mount in asked.settings.mounts):
-                with tempfile.TemporaryDirectory(dir=engine.config.state) as scratch:
-                    await asyncio.to_thread(
-                        staging.check_volumes, asked.settings, scratch, engine.layers
-                    )
+                scratch = f"{engine.config.state}/check-{os.urandom(8).hex()}"
+                work = asyncio.to_thread(
+                    staging.check_volumes, asked.settings, scratch, engine.layers
+                )
+                await to_its_end(work)
             container = await engine.containers.create_from(
                 asked.settings,
                 image=asked.image.id,
@@ -135,6 +136,11 @@ class ContainerCalls:
             raise errors.FailedPrecondition(
                 f"pod sandbox {pod.id} is not ready", kind="pod", ref=pod.id
             )
+        # a kubelet that has left finds out what became of it by the status
+        await to_its_end(self._start(pod, container))
+        return messages.StartContainerResponse()
+
+    async def _start(self, pod: Pod, container: Container) -> None:
         nri = self._node.told
         if nri is None:
             await self._engine.containers.start(container)
@@ -143,7 +149,6 @@ class ContainerCalls:
             await nri.start_container(info, self._node.container_info(container))
             await self._engine.containers.start(container)
             await nri.post_start(info, self._node.container_info(container))
-        return messages.StartContainerResponse()
 
     async def StopContainer(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Stops a container; one that is unknown or does not run is fine."""

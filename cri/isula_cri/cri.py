@@ -39,6 +39,7 @@ class Cri:
         self._node = Node(engine)
         self._streams = StreamCalls(self._node, self._open_streaming)
         self._streaming: Streaming | None = None
+        self._events = EventCalls(self._node)
         self._server = Server(
             [
                 InfoCalls(self._node),
@@ -46,7 +47,7 @@ class Cri:
                 ContainerCalls(self._node),
                 self._streams,
                 StatisticsCalls(self._node),
-                EventCalls(self._node),
+                self._events,
                 ImageService(engine),
             ]
         )
@@ -103,7 +104,9 @@ class Cri:
 
     async def close(self) -> None:
         """Ends what is served; containers go on."""
+        self._events.close()
         await self._server.close()
+        self._node.close()
         if self._streaming is not None:
             await self._streaming.close()
         if self._node.nri is not None:

@@ -35,6 +35,7 @@ class EventCalls:
         self._node = node
         self._pod_of: dict[str, str] = {item.id: item.pod for item in node.all_containers()}
         self._queues: set[asyncio.Queue[Any]] = set()
+        self._closed = False
         node.engine.events.listen(self._heard)
 
     def _heard(self, event: Event) -> None:
@@ -74,9 +75,17 @@ class EventCalls:
         answer.pod_sandbox_status.CopyFrom(status.pod_message(pod))
         answer.containers_statuses.extend(
             status.container_message(engine, item)
-            for item in self._node.all_containers()
-            if item.pod == pod.id
+            for item in self._node.containers_of(pod)
         )
+
+    def close(self) -> None:
+        """Ends all streams."""
+        self._closed = True
+        self._node.engine.events.unlisten(self._heard)
+        for queue in self._queues:
+            while queue.full():
+                queue.get_nowait()
+            queue.put_nowait(None)
 
     async def GetContainerEvents(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
         """Events from now on until the client leaves; Aborted when it reads too slowly."""
@@ -88,4 +97,6 @@ class EventCalls:
                 yield answer
         finally:
             self._queues.discard(queue)
+        if self._closed:
+            return
         raise errors.Aborted("events were not read in time: list, then listen again")

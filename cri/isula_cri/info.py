@@ -25,15 +25,12 @@ class InfoCalls:
         self._engine = node.engine
 
     async def Version(self, request: Any, context: Any) -> Any:  # noqa: N802
-        """Who answers; the versions are words that kubelets parse."""
-        del request
-        method = context.method() if hasattr(context, "method") else ""
-        version = "v1alpha2" if b"v1alpha2" in _bytes(method) else "v1"
+        """Who answers; the versions are words that kubelets parse.  The API's is the server's."""
+        del request, context
         return messages.VersionResponse(
             version=_KUBELET_API,
             runtime_name="isula-edge",
             runtime_version=VERSION,
-            runtime_api_version=version,
         )
 
     async def Status(self, request: Any, context: Any) -> Any:  # noqa: N802
@@ -123,7 +120,3 @@ class InfoCalls:
         if cidr:
             self._engine.pods.network.set_pod_cidr([cidr])
         return messages.UpdateRuntimeConfigResponse()
-
-
-def _bytes(method: Any) -> bytes:
-    return method if isinstance(method, bytes) else str(method).encode()

@@ -43,6 +43,25 @@ def word(words: Mapping[int, str], number: int, field: str) -> str:
     return words[number]
 
 
+def refuse_nul(message: Any, path: str = "") -> None:
+    """Raises InvalidArgument naming the field of ``message`` that has a NUL in its text.
+
+    What becomes a path, an argument or a variable can have none; bytes are not looked at.
+    """
+    for field, value in message.ListFields():
+        where = f"{path}.{field.name}" if path else field.name
+        if field.message_type is not None and field.message_type.GetOptions().map_entry:
+            items = [*value, *(item for item in value.values() if isinstance(item, str))]
+        else:
+            items = list(value) if hasattr(value, "append") or hasattr(value, "add") else [value]
+        for item in items:
+            if isinstance(item, str):
+                if "\0" in item:
+                    raise errors.InvalidArgument(f"{where} has a NUL in it", ref=where)
+            elif field.message_type is not None:
+                refuse_nul(item, where)
+
+
 def services() -> dict[str, ServiceDescriptor]:
     """The services by name, with their methods."""
     return dict(_API.file.services_by_name)

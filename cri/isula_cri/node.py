@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from isula_cri import messages
+from isula_cri import resources as cri_resources
 from isula_edge import errors
 from isula_edge.container import staging
 from isula_edge.container.record import Container, Status
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from isula_edge.service.engine import Engine
     from isula_edge.service.events import Event
 
-__all__ = ["Node", "limit_change", "limit_resources", "to_its_end"]
+__all__ = ["Node", "limit_change", "limit_resources", "limits_of"]
 
 _STATES = {
     Status.CREATED: "created",
@@ -92,6 +93,14 @@ class Node:
         """Containers of pods, the oldest first."""
         found = [item for item in self.engine.table if item.pod]
         return sorted(found, key=lambda item: item.created_ns)
+
+    def containers_of(self, pod: Pod) -> list[Container]:
+        """Containers of one pod, the oldest first."""
+        return sorted(self.engine.pods.containers(pod), key=lambda item: item.created_ns)
+
+    def close(self) -> None:
+        """Listens no longer."""
+        self.engine.events.unlisten(self._heard)
 
     def all_pods(self) -> list[Pod]:
         """Pods, the oldest first."""
@@ -177,9 +186,12 @@ class Node:
 
 
 def _limits(stored: dict[str, Any]) -> Resources | None:
-    from isula_cri.nri import Resources
+    return limits_of(messages.LinuxContainerResources(**stored)) if stored else None
 
-    return Resources.of(messages.LinuxContainerResources(**stored)) if stored else None
+
+def limits_of(message: Any) -> Resources:
+    """A LinuxContainerResources as plugins see it."""
+    return limit_resources(cri_resources.change(message))
 
 
 def limit_change(resources: Resources) -> ResourceChange:
@@ -217,13 +229,3 @@ def limit_resources(change: ResourceChange) -> Resources:
         hugepages=change.hugepages,
         unified=change.unified,
     )
-
-
-async def to_its_end(work: Any) -> Any:
-    """What ``work`` gives; it goes on when the caller leaves, and is awaited."""
-    task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait({task})
-        raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import TYPE_CHECKING, Any
 
 from isula_cri import messages, security
@@ -53,7 +54,7 @@ def pod_spec(engine: Engine, config: Any, handler: str) -> PodSpec:
             raise errors.InvalidArgument(f"{kind} namespace mode of a pod must be POD or NODE")
     if modes["pid"] == "target":
         raise errors.InvalidArgument("a pod has no target for its pid namespace")
-    security.check_group(context)
+    security.check_pod(context)
     uid_maps, gid_maps = id_maps(options.userns_options)
     metadata = config.metadata
     return PodSpec(
@@ -95,6 +96,13 @@ def _port(item: Any) -> PortMapping:
             kind="port",
             ref=str(item.container_port),
         )
+    if item.host_ip:
+        try:
+            ipaddress.ip_address(item.host_ip)
+        except ValueError:
+            raise errors.InvalidArgument(
+                f"host_ip {item.host_ip!r:.80} is no IP address", kind="port", ref=item.host_ip
+            ) from None
     protocol = messages.word(_PROTOCOLS, item.protocol, "port_mappings.protocol")
     return PortMapping(protocol, item.container_port, item.host_port, item.host_ip)
 

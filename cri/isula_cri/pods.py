@@ -6,16 +6,18 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from isula_cri import messages, status
-from isula_cri.node import to_its_end
+from isula_cri.node import limits_of
 from isula_cri.pages import pages
 from isula_cri.pod_config import pod_spec
 from isula_cri.resources import stored
 from isula_edge import errors
+from isula_edge.sys.tasks import to_its_end
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from isula_cri.node import Node
+    from isula_cri.nri import Nri
     from isula_edge.pod.record import Pod
 
 __all__ = ["PodCalls"]
@@ -36,6 +38,7 @@ class PodCalls:
         engine = self._node.engine
         if not request.HasField("config"):
             raise errors.InvalidArgument("a pod needs a config")
+        messages.refuse_nul(request)
         spec = pod_spec(engine, request.config, request.runtime_handler)
         if spec.uid_maps:
             features = await self._node.features()
@@ -67,10 +70,18 @@ class PodCalls:
             await self._pods.stop(pod)
             return
         self._stopped.add(pod.id)
+        try:
+            await self._stop_telling(pod, nri)
+        except BaseException:
+            # told again by the next call
+            self._stopped.discard(pod.id)
+            raise
+        await self._pods.stop(pod)
+
+    async def _stop_telling(self, pod: Pod, nri: Nri) -> None:
         for container in self._pods.containers(pod):
             await self._node.engine.containers.stop(container, 0, force=True)
         await nri.stop_pod(self._node.pod_info(pod))
-        await self._pods.stop(pod)
 
     async def RemovePodSandbox(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Removes a pod with its containers; an unknown one is fine."""
@@ -100,8 +111,7 @@ class PodCalls:
             status=status.pod_message(pod),
             containers_statuses=[
                 status.container_message(engine, item)
-                for item in self._node.all_containers()
-                if item.pod == pod.id
+                for item in self._node.containers_of(pod)
             ],
             timestamp=time.time_ns(),
         )
@@ -140,9 +150,7 @@ class PodCalls:
         ]
         nri = self._node.told
         if nri is not None:
-            from isula_cri.nri import Resources
-
-            limits = [item and Resources.of(item) for item in given]
+            limits = [item and limits_of(item) for item in given]
             await nri.update_pod(self._node.pod_info(pod), *limits)
         await self._pods.update(pod, *(item and stored(item) for item in given))
         if nri is not None:

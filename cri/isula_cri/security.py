@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import stat
 from typing import TYPE_CHECKING, Any
 
 from isula_cri import messages
 from isula_edge import errors
+from isula_edge.oci.capabilities import choose
 
 if TYPE_CHECKING:
     from isula_edge.oci.options import Settings
     from isula_edge.pod.record import Pod
 
-__all__ = ["apply", "check_group", "selinux_label"]
+__all__ = ["apply", "check_pod", "selinux_label"]
 
 _PROFILES = {
     number: name.lower()
@@ -29,22 +32,40 @@ _MAX_PROFILE = 4 << 20
 def apply(settings: Settings, context: Any, pod: Pod) -> None:
     """Sets in ``settings`` what a LinuxContainerSecurityContext asks for; InvalidArgument."""
     check_group(context)
+    if context.privileged and not pod.spec.privileged:
+        raise errors.InvalidArgument(
+            "a privileged container needs a privileged pod sandbox", kind="container", ref=pod.id
+        )
     settings.privileged = context.privileged
     settings.read_only = context.readonly_rootfs
     settings.no_new_privileges = context.no_new_privs and not context.privileged
     settings.user = _user(context)
-    settings.group_add = [str(number) for number in context.supplemental_groups]
+    groups = context.supplemental_groups
+    settings.group_add = [_id("supplemental_groups", number) for number in groups]
     settings.groups_strict = context.supplemental_groups_policy == _STRICT
     capabilities = context.capabilities
     settings.cap_add = list(capabilities.add_capabilities)
     settings.cap_drop = list(capabilities.drop_capabilities)
     settings.ambient = list(capabilities.add_ambient_capabilities)
+    # an unknown name is refused now, not at the start
+    choose(settings.cap_add, settings.cap_drop, also=settings.ambient)
     settings.masked_paths = list(context.masked_paths)
     settings.readonly_paths = list(context.readonly_paths)
     settings.seccomp = "unconfined" if context.privileged else _seccomp(context)
     settings.apparmor = "unconfined" if context.privileged else _apparmor(context)
     own = selinux_label(context.selinux_options)
     settings.selinux = "" if context.privileged else own or pod.spec.security.get("selinux", "")
+
+
+def check_pod(context: Any) -> None:
+    """Refuses what is wrong in a LinuxSandboxSecurityContext.
+
+    A pod has no process that seccomp, AppArmor, users or groups would be for.
+    """
+    check_group(context)
+    if not context.privileged:
+        _seccomp(context)
+        _apparmor(context)
 
 
 def check_group(context: Any) -> None:
@@ -59,12 +80,18 @@ def _user(context: Any) -> str:
     if context.run_as_username:
         name = context.run_as_username
     elif context.HasField("run_as_user"):
-        name = str(context.run_as_user.value)
+        name = _id("run_as_user", context.run_as_user.value)
     else:
         return ""
     if context.HasField("run_as_group"):
-        return f"{name}:{context.run_as_group.value}"
+        return f"{name}:{_id('run_as_group', context.run_as_group.value)}"
     return str(name)
+
+
+def _id(field: str, number: int) -> str:
+    if not 0 <= number < 2**32 - 1:
+        raise errors.InvalidArgument(f"{field} {number} is no user or group id", ref=field)
+    return str(number)
 
 
 def _seccomp(context: Any) -> str:
@@ -94,11 +121,16 @@ def _profile(path: str) -> str:
             ref=path,
         )
     try:
-        if os.stat(path).st_size > _MAX_PROFILE:
-            raise errors.InvalidArgument(f"seccomp profile {path} is too large", ref=path)
+        found = os.stat(path)
+        if not stat.S_ISREG(found.st_mode) or found.st_size > _MAX_PROFILE:
+            raise errors.InvalidArgument(
+                f"seccomp profile {path} is no file, or too large", kind="seccomp", ref=path
+            )
         with open(path, encoding="utf-8") as file:
-            return file.read()
-    except (OSError, UnicodeDecodeError) as error:
+            text = file.read()
+        json.loads(text)
+        return text
+    except (OSError, ValueError, RecursionError) as error:
         raise errors.InvalidArgument(
             f"seccomp profile {path} cannot be read: {error}", kind="seccomp", ref=path
         ) from error
@@ -111,7 +143,7 @@ def _apparmor(context: Any) -> str:
         if kind == "localhost":
             return _named(context.apparmor.localhost_ref)
         return "" if kind == "runtimedefault" else "unconfined"
-    text = str(context.apparmor_profile)
+    text = str(getattr(context, "apparmor_profile", ""))
     if text in ("", "runtime/default"):
         return ""
     if text == "unconfined":

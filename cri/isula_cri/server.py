@@ -16,6 +16,7 @@ import grpc
 
 from isula_cri import messages
 from isula_edge import errors
+from isula_edge.sys import unix
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -57,25 +58,27 @@ class Server:
             for name, service in messages.services().items():
                 known = V1ALPHA2[name] if package.endswith("alpha2") else None
                 handlers = {
-                    method.name: _handler(method, _implementation(method.name, parts, known))
+                    method.name: _handler(
+                        method, _implementation(method.name, parts, known), package
+                    )
                     for method in service.methods
                 }
                 generic = grpc.method_handlers_generic_handler(f"{package}.{name}", handlers)
                 self._server.add_generic_rpc_handlers((generic,))
 
     def listen(self, path: str, mode: int) -> None:
-        """Listens on a unix socket, whose file gets ``mode``; FailedPrecondition."""
+        """Listens on a unix socket, whose file gets ``mode``; FailedPrecondition,
+        Unavailable while another program answers on it.
+        """
         os.makedirs(os.path.dirname(path), 0o711, exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
-        before = os.umask(0o777 & ~mode)
+        unix.clear(path)
         try:
+            # until chmod(2) only root may write to it, and so connect
             bound = self._server.add_insecure_port(f"unix:{path}")
-        except RuntimeError as error:
+            os.chmod(path, mode)
+        except (RuntimeError, OSError) as error:
             bound = 0
             _log.error("%s", error)
-        finally:
-            os.umask(before)
         if not bound:
             raise errors.FailedPrecondition(f"cannot listen on {path}", kind="socket", ref=path)
 
@@ -94,13 +97,15 @@ def _implementation(name: str, parts: Sequence[object], known: list[str] | None)
     return next((getattr(part, name) for part in parts if hasattr(part, name)), None)
 
 
-def _handler(method: Any, work: Any) -> Any:
+def _handler(method: Any, work: Any, package: str) -> Any:
     request = getattr(messages, method.input_type.name)
     response = getattr(messages, method.output_type.name)
     if method.server_streaming:
         return grpc.unary_stream_rpc_method_handler(
             _stream(method.name, work), request.FromString, response.SerializeToString
         )
+    if method.name == "Version":
+        work = _of_version(work, package.rpartition(".")[2])
     return grpc.unary_unary_rpc_method_handler(
         _unary(method.name, work), request.FromString, response.SerializeToString
     )
@@ -111,6 +116,17 @@ def _unary(name: str, work: Callable[[Any, Any], Awaitable[Any]] | None) -> Any:
         with _failures(name) as failure:
             return await (work or _absent)(request, context)
         return await context.abort(*failure)
+
+    return call
+
+
+def _of_version(work: Callable[[Any, Any], Awaitable[Any]], version: str) -> Any:
+    """As ``work``, whose answer names the version of the API by which it was asked."""
+
+    async def call(request: Any, context: Any) -> Any:
+        answer = await work(request, context)
+        answer.runtime_api_version = version
+        return answer
 
     return call
 

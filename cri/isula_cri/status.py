@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from typing import TYPE_CHECKING, Any
 
 from isula_cri import messages, resources
@@ -34,6 +35,8 @@ _MODES = messages.enum("NamespaceMode")
 _SIGNALS = {
     name.removeprefix("SIGNAL_"): number for name, number in messages.enum("Signal").items()
 }
+_NUMBERED = {str(item.value): item.name for item in signal.Signals}
+"""What images may say instead of a name."""
 
 
 def container_state(container: Container) -> int:
@@ -182,7 +185,8 @@ def _reason(container: Container) -> tuple[str, str]:
 
 def _stop_signal(container: Container) -> int:
     word = container.settings.stop_signal or container.image_config.get("StopSignal") or "SIGTERM"
-    name = str(word).upper().replace("RTMIN+", "RTMINPLUS").replace("RTMAX-", "RTMAXMINUS")
+    word = _NUMBERED.get(str(word), str(word))
+    name = word.upper().replace("RTMIN+", "RTMINPLUS").replace("RTMAX-", "RTMAXMINUS")
     name = name if name.startswith("SIG") else f"SIG{name}"
     return _SIGNALS.get(name, 0)
 
@@ -214,6 +218,19 @@ def verbose_pod(engine: Engine, pod: Pod) -> dict[str, str]:
             "netNamespaceClosed": not pod.network and pod.namespaces.get("network") is not None,
             "cgroupParent": pod.cgroup_parent,
             "sysctls": pod.spec.sysctls,
+            # where scripts look for the network namespace
+            "runtimeSpec": {
+                "hostname": engine.pods.hostname(pod),
+                "annotations": pod.spec.annotations,
+                "linux": {
+                    "cgroupsPath": pod.cgroup_parent,
+                    "namespaces": [
+                        {"type": kind, "path": path}
+                        for kind, path in pod.namespaces.items()
+                        if path
+                    ],
+                },
+            },
             "resources": pod.spec.resources,
             "directory": engine.pods.folder(pod),
         }

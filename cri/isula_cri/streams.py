@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Backend", "StreamCalls"]
 
-_MOST_OUTPUT = 16 << 20
+_MOST_OUTPUT = (16 << 20) - 1024
+"""Kubelets take messages of 16 MiB; the rest is for what else is in one."""
 _CONNECT_S = 30.0
 
 
@@ -57,22 +59,32 @@ class Backend:
         """A connection to a port of the pod's own loopback."""
         pod = self._node.pod(pod_id)
         path = pod.namespaces.get("network")
-        sock = await asyncio.to_thread(namespaces.connect, path, lambda: _connect(port))
-        sock.setblocking(False)
-        return sock
+        try:
+            return await _connect(path, socket.AF_INET, "127.0.0.1", port)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                return await _connect(path, socket.AF_INET6, "::1", port)
+            raise errors.Unavailable(
+                f"nothing answers on port {port} of the pod: {error.strerror or error}",
+                kind="port",
+                ref=str(port),
+            ) from error
 
 
-def _connect(port: int) -> socket.socket:
+async def _connect(netns: str | None, family: int, address: str, port: int) -> socket.socket:
+    """A connection from inside ``netns``; only making the socket needs a thread there."""
+    sock = await asyncio.to_thread(namespaces.connect, netns, lambda: socket.socket(family))
     try:
-        return socket.create_connection(("127.0.0.1", port), _CONNECT_S)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            return socket.create_connection(("::1", port), _CONNECT_S)
-        raise errors.Unavailable(
-            f"nothing answers on port {port} of the pod: {error.strerror or error}",
-            kind="port",
-            ref=str(port),
-        ) from error
+        sock.setblocking(False)
+        connected = asyncio.get_running_loop().sock_connect(sock, (address, port))
+        await asyncio.wait_for(connected, _CONNECT_S)
+    except TimeoutError as error:
+        sock.close()
+        raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from error
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 class StreamCalls:
@@ -97,16 +109,25 @@ class StreamCalls:
         container = self._node.container(request.container_id)
         engine = self._node.engine
         params = {"argv": list(request.cmd)}
-        _, running, exited = await engine.containers.begin_exec(container, params)
+        begun = asyncio.ensure_future(engine.containers.begin_exec(container, params))
+        left = False
+        try:
+            await asyncio.shield(begun)
+        except asyncio.CancelledError:
+            await asyncio.wait({begun})
+            left = True
+        _, running, exited = begun.result()
         identity = process.identify(running.pid)
         collected = _Collector()
         relay = asyncio.ensure_future(relay_exec(collected, running, exited, identity))
         seconds = request.timeout if request.timeout > 0 else None
         try:
+            if left:
+                raise asyncio.CancelledError
             code = await asyncio.wait_for(asyncio.shield(relay), seconds)
         except (TimeoutError, asyncio.CancelledError) as error:
             # nobody waits for it any more, so it must not go on
-            _kill_tree(running.pid, engine.life.pids(container))
+            self._end(container, running.pid)
             await asyncio.wait({relay})
             if isinstance(error, asyncio.CancelledError):
                 raise
@@ -118,6 +139,14 @@ class StreamCalls:
         return messages.ExecSyncResponse(
             stdout=bytes(collected.stdout), stderr=bytes(collected.stderr), exit_code=code
         )
+
+    def _end(self, container: Container, root: int) -> None:
+        """Kills a process with its children, those that it makes meanwhile too."""
+        pids = self._node.engine.life.pids
+        stopped: set[int] = set()
+        while (found := _kill_tree(root, pids(container), signal.SIGSTOP)) != stopped:
+            stopped = found
+        _kill_tree(root, pids(container))
 
     async def Exec(self, request: Any, context: Any) -> Any:  # noqa: N802
         """A URL at which a command's streams can be had once."""
@@ -156,18 +185,21 @@ class StreamCalls:
 
 
 class _Collector:
-    """A session that keeps what is written, up to 16 MiB of each stream; the rest is dropped."""
+    """A session that keeps what is written, as much as an answer can have; the rest is dropped."""
 
     def __init__(self) -> None:
         self.stdout, self.stderr = bytearray(), bytearray()
 
     async def out(self, data: bytes) -> None:
         """Standard output."""
-        self.stdout += data[: _MOST_OUTPUT - len(self.stdout)]
+        self.stdout += data[: self._room()]
 
     async def err(self, data: bytes) -> None:
         """Standard error."""
-        self.stderr += data[: _MOST_OUTPUT - len(self.stderr)]
+        self.stderr += data[: self._room()]
+
+    def _room(self) -> int:
+        return _MOST_OUTPUT - len(self.stdout) - len(self.stderr)
 
     async def input(self) -> AsyncIterator[tuple[str, object]]:
         """Nothing, and it does not end: the end would be a client that left."""
@@ -175,8 +207,8 @@ class _Collector:
         yield ("eof", None)
 
 
-def _kill_tree(root: int, pids: list[int]) -> None:
-    """Kills ``root`` and all its descendants among ``pids``."""
+def _kill_tree(root: int, pids: list[int], number: int = signal.SIGKILL) -> set[int]:
+    """Signals ``root`` and all its descendants among ``pids``, which are answered."""
     parents: dict[int, int] = {}
     for pid in pids:
         with contextlib.suppress(OSError, ValueError, IndexError):
@@ -191,4 +223,5 @@ def _kill_tree(root: int, pids: list[int]) -> None:
         doomed |= more
     for pid in doomed:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, number)
+    return doomed

@@ -362,8 +362,7 @@ class Life:
         if force or seconds == 0:
             await self._kill_hard(container)
         else:
-            word = settings.stop_signal or container.image_config.get("StopSignal") or "TERM"
-            process.signal_process(container.state.init(), values.parse_signal(word))
+            process.signal_process(container.state.init(), _stop_signal(container))
             await self._thaw(container)
             try:
                 await asyncio.wait_for(container.ended.wait(), None if seconds < 0 else seconds)
@@ -535,3 +534,15 @@ class Life:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             _log.error("background work failed", exc_info=task.exception())
+
+
+def _stop_signal(container: Container) -> int:
+    """The signal that asks a container to end; what an image says may be none."""
+    if container.settings.stop_signal:
+        return values.parse_signal(container.settings.stop_signal)
+    word = container.image_config.get("StopSignal") or "TERM"
+    try:
+        return values.parse_signal(word)
+    except errors.InvalidArgument:
+        _log.warning("the stop signal of image %s is none: %r", container.image, word)
+        return signal.SIGTERM

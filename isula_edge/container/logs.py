@@ -251,7 +251,9 @@ def make(path: str) -> None:
 
 
 def _open(path: str, flags: int) -> int:
-    return os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | flags, _MODE)
+    # O_NONBLOCK: who may write to the directory may put a FIFO there
+    flags |= os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    return os.open(path, flags, _MODE)
 
 
 def terminate(path: str) -> None:

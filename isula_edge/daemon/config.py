@@ -207,6 +207,7 @@ def _build(
         cri=cri_config.parse(table, path),
     )
     hosts = _hosts(table.get("hosts") or (), options.get("host") or (), path)
+    cri_config.check_hosts(engine.cri, hosts, path)
     return DaemonConfig(
         engine,
         hosts,

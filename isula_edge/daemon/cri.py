@@ -60,20 +60,24 @@ class CriGate:
         """Joins a connection that began with ``first`` to the CRI's own socket."""
         try:
             cri = await self.open()
+            theirs, ours = await asyncio.open_unix_connection(cri.path)
         except errors.EngineError as error:
             _log.error("a gRPC client is sent away: %s (%s)", error.message, error.hint)
             return
-        theirs, ours = await asyncio.open_unix_connection(cri.path)
+        except OSError as error:
+            _log.error("a gRPC client is sent away: %s", error)
+            return
         ours.write(first)
         copies = [asyncio.create_task(_copy(*pair)) for pair in ((reader, ours), (theirs, writer))]
         try:
             # a gRPC connection has no half: when one side ends, so does the other
             await asyncio.wait(copies, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            # first: whoever waits below may be cancelled
+            ours.close()
             for copy in copies:
                 copy.cancel()
             await asyncio.gather(*copies, return_exceptions=True)
-            ours.close()
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -7,10 +7,10 @@ import grp
 import logging
 import os
 import socket
-import stat
 from typing import TYPE_CHECKING
 
 from isula_edge import errors
+from isula_edge.sys import unix
 from isula_edge.sys.notify import listen_fds
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def group_id(group: str) -> int:
 
 def _unix(path: str, gid: int) -> socket.socket:
     os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
-    _clear(path)
+    unix.clear(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         mask = os.umask(0o177)
@@ -78,21 +78,6 @@ def _unix(path: str, gid: int) -> socket.socket:
         raise errors.Unavailable(f"cannot listen on unix://{path}: {error}") from error
     _made[sock] = (path, os.stat(path).st_ino)
     return sock
-
-
-def _clear(path: str) -> None:
-    """Removes the socket of a daemon that has died; Unavailable when one answers."""
-    if not os.path.lexists(path):
-        return
-    if not stat.S_ISSOCK(os.lstat(path).st_mode):
-        raise errors.Unavailable(f"unix://{path} is no socket: give another path")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(path)
-        except OSError:
-            os.unlink(path)
-            return
-    raise errors.Unavailable(f"unix://{path} is in use by another program")
 
 
 def remove(found: Sequence[socket.socket]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from isula_edge.network.config import NetworkConf
 from isula_edge.network.network import Interface, Network, NetworkResult
-from isula_edge.network.plugin import PluginFailed
+from isula_edge.network.plugin import PluginFailed, end_plugins
 from isula_edge.network.request import Attach, Choice, Dns, PortMapping
 
 __all__ = [
@@ -22,4 +22,5 @@ __all__ = [
     "NetworkResult",
     "PluginFailed",
     "PortMapping",
+    "end_plugins",
 ]

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import json
 import logging
 import os
+import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from isula_edge import errors
 from isula_edge.network import result, versions
+from isula_edge.sys import process
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from isula_edge.sys.process import Reaper
 
-__all__ = ["Call", "PluginFailed", "Plugins"]
+__all__ = ["Call", "PluginFailed", "Plugins", "end_plugins"]
 
 log = logging.getLogger(__name__)
 
@@ -175,6 +178,17 @@ class Plugins:
             cni_code=number,
             hint=hint,
         )
+
+
+def end_plugins(container_id: str) -> None:
+    """Ends plugins that work for a container still although the engine that asked has ended."""
+    wanted = f"CNI_CONTAINERID={container_id}".encode()
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{name}/environ", "rb") as file:
+            if wanted in file.read().split(b"\0"):
+                found = process.identify(int(name))
+                if found is not None:
+                    process.signal_process(found, signal.SIGKILL)
 
 
 def _error_in(out: bytes) -> tuple[int, str]:

@@ -198,7 +198,7 @@ def _read(path: str, seen: tuple[int, int, int]) -> _File:
 
 
 def _document(path: str) -> Any:
-    with open(path, "rb") as file:
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         found = os.fstat(file.fileno())
         # whoever may write it may have any program run as root
         if not stat.S_ISREG(found.st_mode) or found.st_uid not in (0, os.geteuid()):

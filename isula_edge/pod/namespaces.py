@@ -13,6 +13,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, TypeVar, cast
 
@@ -41,6 +42,8 @@ __all__ = [
 T = TypeVar("T")
 _FILES = {"network": "net", "ipc": "ipc", "uts": "uts", "user": "user"}
 _NETNS = "/var/run/netns"
+_END_S = 5.0
+"""What is killed takes a few milliseconds, but for one that waits for a disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +114,7 @@ def make(request: Request) -> Made:
 
 
 def release(paths: Mapping[str, str | None], holder: process.Identity | None) -> None:
-    """Ends what :func:`make` made; gone already is fine."""
+    """Ends what :func:`make` made, and waits for ``holder``; gone already is fine."""
     if holder is not None:
         process.signal_process(holder, signal.SIGKILL)
     for path in paths.values():
@@ -120,6 +123,10 @@ def release(paths: Mapping[str, str | None], holder: process.Identity | None) ->
                 syscalls.umount(path, syscalls.MNT_DETACH)
             with contextlib.suppress(OSError):
                 os.unlink(path)
+    # until then its cgroup cannot be removed
+    deadline = time.monotonic() + _END_S
+    while holder is not None and holder.alive() and time.monotonic() < deadline:
+        time.sleep(0.002)
 
 
 def pinned(path: str) -> bool:

@@ -15,6 +15,7 @@ from isula_edge.container.record import Container
 from isula_edge.container.streams import relay_exec
 from isula_edge.container.update import take_limits
 from isula_edge.image import reference
+from isula_edge.image.run_config import check_run_config
 from isula_edge.oci import options as oci_options
 from isula_edge.oci.resources import changed
 from isula_edge.oci.spec import process_args
@@ -23,6 +24,7 @@ from isula_edge.service import filters, limits
 from isula_edge.service.worker import ignored
 from isula_edge.snapshot.base import remove_tree
 from isula_edge.sys import atomic, process
+from isula_edge.sys.tasks import to_its_end
 from isula_edge.types import ChainId, ContainerId, ImageId
 
 if TYPE_CHECKING:
@@ -90,6 +92,7 @@ class Containers:
         runtime = engine.runtime_name(runtime)
         found = self._image(image, settings)
         config = found.run_config if found is not None else {}
+        check_run_config(config, image)
         if command:
             argv = [*command, *args]
         else:
@@ -163,15 +166,15 @@ class Containers:
         folder = self._table.dir(container)
         undo: list[Any] = []
         try:
-            await asyncio.to_thread(atomic.make_dir, os.path.dirname(folder), 0o711)
+            await to_its_end(asyncio.to_thread(atomic.make_dir, os.path.dirname(folder), 0o711))
             with atomic.space_errors(folder):
                 os.mkdir(folder, 0o700)
             undo.append(lambda: remove_tree(folder))
             if not container.settings.external_rootfs:
                 undo.append(lambda: self._engine.layers.driver.remove(container.id))
             with atomic.space_errors(folder):
-                await self._life.create_rootfs(container)
-                await asyncio.to_thread(self._table.save, container)
+                await to_its_end(self._life.create_rootfs(container))
+                await to_its_end(asyncio.to_thread(self._table.save, container))
         except BaseException:
             for step in reversed(undo):
                 with contextlib.suppress(OSError):

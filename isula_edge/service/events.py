@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Event", "Events"]
 
+_log = logging.getLogger(__name__)
 _KEPT = 64
 _QUEUE = 1024
 
@@ -60,14 +62,23 @@ class Events:
         """Has ``callback`` called with every event, at once; it must not block."""
         self._listeners.append(callback)
 
+    def unlisten(self, callback: Callable[[Event], None]) -> None:
+        """Ends what :meth:`listen` began; not begun is fine."""
+        if callback in self._listeners:
+            self._listeners.remove(callback)
+
     def image(self, action: str, name: str) -> None:
         """Something happened to an image."""
         self._add(Event(time.time_ns(), "image", action, name))
 
     def _add(self, event: Event) -> None:
         self._ring.append(event)
-        for callback in self._listeners:
-            callback(event)
+        for callback in list(self._listeners):
+            try:
+                callback(event)
+            except Exception:  # noqa: BLE001
+                # who reports must not fail because of who listens
+                _log.exception("a listener of events")
         for stream in self._streams:
             if stream.full():
                 stream.get_nowait()  # a reader that does not read loses the oldest

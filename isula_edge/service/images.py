@@ -18,9 +18,10 @@ from isula_edge.service.gc import Collector
 from isula_edge.service.registries import Registries
 from isula_edge.service.worker import ignored, run_worker
 from isula_edge.sys import atomic
+from isula_edge.sys.tasks import to_its_end
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 
     from isula_edge.container.table import Table
     from isula_edge.image.store import Image, ImageStore
@@ -289,7 +290,7 @@ class Images:
                 leased.append(str(event["layer"]))
                 self.lease([str(event["layer"])])
             elif "image" in event:
-                await _to_its_end(self._put(event["image"]))
+                await to_its_end(self._put(event["image"]))
             else:
                 self.registries.learn(event)
             return None
@@ -383,7 +384,7 @@ class Images:
     async def collect(self, chains: Sequence[str]) -> None:
         """Removes those of ``chains`` (bottom first) that nothing needs any more."""
         # a removal whose lock is gone would take the tree of whoever brings the layer again
-        await _to_its_end(self._collect(chains))
+        await to_its_end(self._collect(chains))
 
     async def _collect(self, chains: Sequence[str]) -> None:
         async with self._layer_lock:
@@ -486,7 +487,7 @@ class Images:
                 raise
             self.gc.forget(image.id)
 
-        await _to_its_end(work())
+        await to_its_end(work())
 
     def used(self, image: Image) -> bool:
         """Whether a container uses ``image``, or a command holds it."""
@@ -521,18 +522,6 @@ class Images:
         """The images that :meth:`list` lists."""
         found = filters.images(list(self.store), wanted, self.store)
         return sorted(found, key=lambda image: (image.created_ns, image.id), reverse=True)
-
-
-async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
-    """Awaits ``work``; it goes on when the caller is cancelled."""
-    task = asyncio.ensure_future(work)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait({task})
-        if not task.cancelled() and task.exception() is not None:
-            _log.warning("after a cancellation: %s", task.exception())
-        raise
 
 
 def _same_file_system(path: str, graph: str) -> bool:

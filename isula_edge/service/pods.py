@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from isula_edge import errors
 from isula_edge.cgroup import container_dir
 from isula_edge.cgroup.pods import group_dir, make_group, remove_groups
-from isula_edge.network import Attach, Dns, Network
+from isula_edge.network import Attach, Dns, Network, end_plugins
 from isula_edge.pod import files, namespaces
 from isula_edge.pod.record import Pod, PodSpec
 from isula_edge.service.attempts import Attempts
@@ -26,6 +26,7 @@ from isula_edge.snapshot.base import remove_tree
 from isula_edge.store.records import RecordStore, read_record, write_record
 from isula_edge.sys import process, syscalls
 from isula_edge.sys.boot import boot_id
+from isula_edge.sys.tasks import to_its_end
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -146,7 +147,7 @@ class Pods:
                 await admit(pod)
             self._save_state(pod)
         except BaseException:
-            await _finish(self._undo(pod))
+            await to_its_end(self._undo(pod))
             raise
         self._by_id[pod.id] = pod
         self._watch(pod)
@@ -156,8 +157,8 @@ class Pods:
 
     async def _make(self, pod: Pod) -> None:
         # the record tells a restart of what may be there, so it is written first
-        await asyncio.to_thread(self._prepare, pod)
-        await asyncio.to_thread(self._make_namespaces, pod)
+        await to_its_end(asyncio.to_thread(self._prepare, pod))
+        await to_its_end(asyncio.to_thread(self._make_namespaces, pod))
         if not _on_node(pod.spec):
             self._save_state(pod)
             pod.network = True
@@ -252,7 +253,7 @@ class Pods:
         try:
             await asyncio.to_thread(self._release, pod)
             await asyncio.to_thread(self._forget, pod)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             _log.warning("files of pod %s, which has failed, are left: %s", pod.id[:12], error)
         finally:
             self._names.pop(pod.spec.key, None)
@@ -271,10 +272,10 @@ class Pods:
             syscalls.umount(f"{self.folder(pod)}/shm", syscalls.MNT_DETACH)
 
     def _forget(self, pod: Pod) -> None:
-        """Deletes the record, then everything else."""
-        self._records.remove(pod.id)
+        """Deletes cgroups, which only the record names, the record, then everything else."""
         mounts = {*self._engine.cgroups.mounts.values()}
         remove_groups({*pod.groups, *(f"{mount}/{self._group(pod)}" for mount in mounts)})
+        self._records.remove(pod.id)
         with contextlib.suppress(FileNotFoundError):
             remove_tree(self.folder(pod))
 
@@ -285,7 +286,7 @@ class Pods:
 
         Raises what the network's plugins say; another call tries the rest again.
         """
-        await _finish(self._stop(pod))
+        await to_its_end(self._stop(pod))
 
     async def _stop(self, pod: Pod) -> None:
         async with pod.lock:
@@ -319,7 +320,7 @@ class Pods:
 
     async def remove(self, pod: Pod) -> None:
         """Stops and removes the pod with all its containers."""
-        await _finish(self._remove(pod))
+        await to_its_end(self._remove(pod))
 
     async def _remove(self, pod: Pod) -> None:
         await self._stop(pod)
@@ -357,7 +358,14 @@ class Pods:
             except (KeyError, TypeError, ValueError) as error:
                 self._records.put_aside(key, str(error))
                 continue
-            if await self._adopt(pod):
+            try:
+                adopted = await self._adopt(pod)
+            except Exception as error:  # noqa: BLE001
+                # one pod must not keep the engine from starting
+                _log.exception("pod %s cannot be taken over", pod.id[:12])
+                self._records.put_aside(key, str(error))
+                continue
+            if adopted:
                 self._by_id[pod.id] = pod
                 self._names[pod.spec.key] = pod.id
                 self._watch(pod)
@@ -375,6 +383,7 @@ class Pods:
                 pod.namespaces = dict(namespaces.paths(pod.id, self.folder(pod)))
                 pod.network = not _on_node(pod.spec)
                 namespaces.end_pause(pod.id)
+                end_plugins(pod.id)
                 await self._undo(pod)
                 return False
             pod.exited_ns = pod.created_ns
@@ -386,6 +395,7 @@ class Pods:
             self._note(pod)
         if not pod.ready and not pod.exited_ns:
             # it was not ready yet when the engine ended
+            end_plugins(pod.id)
             await self._undo(pod)
             return False
         return True
@@ -405,8 +415,16 @@ class Pods:
 
     async def _collect(self) -> None:
         """Gives back addresses of pods that are no more (case A31c)."""
-        held = {pod.id for pod in self if pod.network} | set(self._names.values())
-        for error in await self.network.collect(held):
+        # pods that are being made are in _names alone
+        making = set(self._names.values()) - self._by_id.keys()
+        held = making | {
+            pod.id
+            for pod in self
+            if pod.ready or any(container.running for container in self.containers(pod))
+        }
+        failures = await self.network.collect(held)
+        self._leftover = self._leftover or bool(failures)
+        for error in failures:
             _log.warning("a network attachment of a pod that is gone: %s", error)
 
     def _watch(self, pod: Pod) -> None:
@@ -434,7 +452,10 @@ def _check(spec: PodSpec) -> None:
             "the metadata of a pod needs name, namespace and uid", kind="pod", ref=spec.key
         )
     _check_words(spec)
+    _check_group(spec.cgroup_parent)
     for key in spec.sysctls:
+        if not key.isprintable() or ".." in key.split("/"):
+            raise errors.InvalidArgument(f"sysctl {key!r:.200} is no name", kind="sysctl", ref=key)
         if key.startswith("net.") and _on_node(spec):
             where = "network"
         elif _is_ipc(key) and spec.modes.get("ipc") == "node":
@@ -471,18 +492,15 @@ def _check_words(spec: PodSpec) -> None:
         )
 
 
+def _check_group(parent: str) -> None:
+    if not parent.isprintable() or ".." in parent.split("/"):
+        raise errors.InvalidArgument(
+            f"cgroup_parent {parent!r:.200} is no place for cgroups", kind="cgroup", ref=parent
+        )
+
+
 def _is_ipc(key: str) -> bool:
     return key.startswith("fs.mqueue.") or key in {
         f"kernel.{name}"
         for name in "msgmax msgmnb msgmni sem shmall shmmax shmmni shm_rmid_forced".split()
     }
-
-
-async def _finish(work: Awaitable[None]) -> None:
-    """Awaits ``work``; it goes on when the caller leaves."""
-    task = asyncio.ensure_future(work)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait({task})
-        raise

@@ -35,6 +35,8 @@ def test_contents(wheel: Path) -> None:
         "isula_edge/_data/kernel-checks/check-kernel",
         "isula_cli/launcher.py",
         "isula_cri/__init__.py",
+        # messages are made of these at the first import
+        *(f"isula_cri/{name}.{kind}" for name in ("api", "nri") for kind in ("binpb", "proto")),
     ):
         assert name in names
     assert any(name.startswith("isula_edge/_data/profiles/arm64/") for name in names)

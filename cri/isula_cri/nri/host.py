@@ -7,7 +7,6 @@ import contextlib
 import logging
 import os
 import socket
-import stat
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,6 +20,7 @@ from isula_cri.nri.launch import end, find, launch
 from isula_cri.nri.merge import Creation, Owners, Updates
 from isula_cri.nri.plugin import Plugin, method
 from isula_edge import errors
+from isula_edge.sys import unix
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
@@ -399,12 +399,9 @@ class Nri:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-            await _clear(path)
-            mask = os.umask(0o177)
-            try:
-                listener.bind(path)
-            finally:
-                os.umask(mask)
+            unix.clear(path)
+            listener.bind(path)
+            os.chmod(path, 0o600)
             listener.listen(_BACKLOG)
             listener.setblocking(False)
         except OSError as error:
@@ -445,21 +442,6 @@ class Nri:
 
 def _hang_up(plugin: Plugin, _: object) -> None:
     plugin.close()
-
-
-async def _clear(path: str) -> None:
-    """Removes the socket of an engine that has died; Unavailable when one answers."""
-    try:
-        if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            raise errors.Unavailable(f"{path} is no socket: give another path", kind="NRI")
-        _, writer = await asyncio.open_unix_connection(path)
-    except FileNotFoundError:
-        return
-    except ConnectionRefusedError:
-        os.unlink(path)
-        return
-    writer.close()
-    raise errors.Unavailable(f"{path} is in use by another runtime", kind="NRI", ref=path)
 
 
 def _request(event: str, pod: PodInfo, container: ContainerInfo | None = None, **more: Any) -> Any:

@@ -100,6 +100,9 @@ def right() -> list[tuple[str, Any]]:
         "storage-opts": [[], ["overlay2.override_kernel_check=true", "overlay2.size=1G"]],
         "log-opts": [{}, {"max-size": "30KB", "max-file": "3"}],
         "cri-socket": ["", "unix:///run/cri.sock"],
+        "cdi-spec-dirs": [[], ["/etc/cdi", "/run/cdi"]],
+        "plugin-registration-timeout": [0, 5],
+        "plugin-requst-timeout": [0, 2],
         "cni-bin-dir": ["", "/opt/cni/bin", "/a,/b", "/a:/b"],
         "websocket-server-listening-port": [0, 1, 65535],
         # only both together, see test_cri_config
