@@ -1,4 +1,4 @@
-"""Flags and settings; ``images`` as the first word measures pulls instead of commands."""
+"""Flags and settings; the first word ``images`` measures pulls, ``cri`` what a kubelet calls."""
 
 from __future__ import annotations
 
@@ -85,6 +85,10 @@ def main(argv: list[str]) -> int:
             from benchmarks import images
 
             return images.command(argv[1:], _ROOT)
+        if argv[:1] == ["cri"]:
+            from benchmarks import cri
+
+            return cri.command(argv[1:], _ROOT, _archive(Config()))
         flags = _flags(argv)
         config = _settings(flags)
         document = _document(config, flags, _archive(config))

@@ -44,7 +44,7 @@ class Cell:
 
 
 @dataclass(slots=True, kw_only=True)
-class Run(Soundness):
+class Run(Soundness[Engine]):
     """The state of a run; an engine that fails is left out from then on."""
 
     config: Config

@@ -23,6 +23,7 @@ _PARTS = {
     "isula-runc": ("runc", "conmon"),
     "docker": ("dockerd", "containerd", "runc"),
     "podman": ("conmon", "runc"),
+    "containerd": ("containerd", "runc"),
 }
 
 

@@ -16,17 +16,14 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from benchmarks import engines, host, image_report, image_sets, process, sandbox, tree, watch
 from benchmarks.config import ConfigError, programs
 from benchmarks.disk import Disk
-from benchmarks.engines import EngineError
+from benchmarks.engines import Engine, EngineError
 from benchmarks.registry import CUTTING, PLAIN, Registry
 from benchmarks.soundness import Soundness
-
-if TYPE_CHECKING:
-    from benchmarks.engines import Engine
 
 __all__ = ["command", "main"]
 
@@ -74,7 +71,7 @@ def command(argv: list[str], root: Path) -> int:
 
 
 @dataclass(slots=True, kw_only=True)
-class _Run(Soundness):
+class _Run(Soundness[Engine]):
     """The state of a run; an engine that fails is left out from then on."""
 
     settings: dict[str, Any]

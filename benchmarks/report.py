@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from benchmarks.harness import Cell
     from benchmarks.statistics import Summary
 
-__all__ = ["figures", "header", "machine", "markdown", "row", "save", "write"]
+__all__ = ["figures", "header", "machine", "markdown", "memory_table", "row", "save", "write"]
 
-_REFERENCES = ("docker", "podman")
+_REFERENCES = ("docker", "podman", "containerd")
 _OURS = ("isula", "isula-runc")
 _EQUAL = """\
 - A sample is the wall time of a whole client process, from before it is spawned until it is
@@ -82,7 +82,7 @@ def markdown(document: dict[str, Any]) -> str:
     for mode in document["figures"]:
         lines += _mode_tables(document, mode, names)
     if document["memory"]:
-        lines += _memory_table(document["memory"], names)
+        lines += memory_table(document["memory"], names)
     if document["restless_batches"]:
         count = document["restless_batches"]
         lines += ["", f"Before {count} turns the machine did not come to rest in time."]
@@ -160,7 +160,8 @@ def _short(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}"
 
 
-def _memory_table(memory: dict[str, Any], names: list[str]) -> list[str]:
+def memory_table(memory: dict[str, Any], names: list[str]) -> list[str]:
+    """Memory of the daemons and per container, and which processes these are."""
     some = next(iter(memory.values()))
     count = some["containers"]
     parts: list[tuple[str, Callable[[dict[str, Any]], dict[str, float]]]] = [

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from benchmarks import tree
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 __all__ = ["enter", "main", "private_places"]
 
@@ -30,14 +30,21 @@ _PR_SET_CHILD_SUBREAPER = 36
 _PATIENCE_S = 300
 
 
-def enter(document: dict[str, Any], output: Path, parent: str, root: Path) -> NoReturn:
+def enter(
+    document: dict[str, Any],
+    output: Path,
+    parent: str,
+    root: Path,
+    packages: Sequence[Path] = (),
+) -> NoReturn:
     """Becomes the sandbox with a new work folder in ``parent``.
 
     It runs the module ``document["harness"]`` with the path of a file that holds ``document``
     and, beside it, ``name``, ``work`` and ``output``.
 
     On the interpreter's own file the harness would share pages with an engine written in
-    Python, and make its proportional memory look smaller than it is.
+    Python, and make its proportional memory look smaller than it is: the harness gets a copy,
+    also of the ``packages`` that it needs beside the standard library.
     """
     work = Path(tempfile.mkdtemp(prefix="isula-bench.", dir=parent))
     python = work / "harness" / "bin" / "python"
@@ -45,12 +52,18 @@ def enter(document: dict[str, Any], output: Path, parent: str, root: Path) -> No
     original = Path(sys.executable).resolve()
     shutil.copy(original, python)
     (work / "harness" / "pyvenv.cfg").write_text(f"home = {original.parent}\n")
+    library = work / "harness" / "lib"
+    library.mkdir()
+    for package in packages:
+        copy = shutil.copytree if package.is_dir() else shutil.copy
+        copy(package, library / package.name)
     output = output.absolute()
     output.parent.mkdir(parents=True, exist_ok=True)
     path = work / "settings.json"
-    places = {"name": f"isula-bench-{os.getpid()}", "work": str(work), "output": str(output)}
-    path.write_text(json.dumps({**document, **places}))
-    environment = {**os.environ, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
+    own = {"name": f"isula-bench-{os.getpid()}", "work": str(work), "output": str(output)}
+    path.write_text(json.dumps({**document, **own}))
+    places = os.pathsep.join(map(str, (root, root / "cri", library)))
+    environment = {**os.environ, "PYTHONPATH": places, "PYTHONDONTWRITEBYTECODE": "1"}
     words = [str(python), "-m", "benchmarks.sandbox", str(path)]
     os.execve(words[0], words, environment)
 

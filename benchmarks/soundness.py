@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from benchmarks.engines import Engine, EngineError
 
@@ -16,16 +16,19 @@ if TYPE_CHECKING:
 __all__ = ["Soundness"]
 
 
+AnyEngine = TypeVar("AnyEngine", bound=Engine)
+
+
 @dataclass(slots=True, kw_only=True)
-class Soundness:
+class Soundness(Generic[AnyEngine]):
     """The engines of a run and what went wrong with some of them, by name."""
 
     rng: random.Random
-    engines: list[Engine] = field(default_factory=list)
+    engines: list[AnyEngine] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
 
     @property
-    def sound(self) -> list[Engine]:
+    def sound(self) -> list[AnyEngine]:
         """Engines without failures, in a new random order."""
         sound = [engine for engine in self.engines if engine.name not in self.failures]
         self.rng.shuffle(sound)

@@ -18,6 +18,8 @@ from tests.rig import Engine
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from tests.cri.node import Machine, Node
+
 
 # a shell that starts the tests in the background has them ignore Ctrl-C, and what they start too
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -97,3 +99,19 @@ def make_engine(tmp_path: Path, images: Path) -> Iterator[Callable[..., Engine]]
     finally:
         for engine in made:
             engine.close()
+
+
+@pytest.fixture
+def node(machine: Machine, runtime: str) -> Iterator[Node]:
+    """A client for each runtime; the pods that a test leaves are removed after it."""
+    found = machine.node(runtime)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def plain(machine: Machine) -> Iterator[Node]:
+    """A client for what does not depend on the runtime."""
+    found = machine.node()
+    yield found
+    found.close()

@@ -64,8 +64,9 @@ class Backend:
         except OSError as error:
             with contextlib.suppress(OSError):
                 return await _connect(path, socket.AF_INET6, "::1", port)
+            reason = os.strerror(error.errno) if error.errno else str(error)
             raise errors.Unavailable(
-                f"nothing answers on port {port} of the pod: {error.strerror or error}",
+                f"nothing answers on port {port} of the pod: {reason}",
                 kind="port",
                 ref=str(port),
             ) from error

@@ -61,6 +61,8 @@ class Bundles:
             # a log of somebody else's is rotated by them
             log_max_bytes=0 if container.settings.log_path else container.settings.log_max_size,
             cgroup=self.cgroup(container),
+            # a terminal has no end that one who leaves could give it
+            stdin_stays=container.settings.tty or not container.settings.stdin_once,
         )
 
     def log_path(self, container: Container) -> str:

@@ -35,10 +35,7 @@ class CrashingEngine(Engine):
 
     @property
     def command(self) -> list[str]:
-        words = super().command
-        at = len(self.network.prefix)
-        return [*words[:at], sys.executable, "-m", "tests.fakes.crashing", str(self.plan.path),
-                *words[at + 1 :]]  # fmt: skip
+        return self.plan.command(super().command, len(self.network.prefix))
 
     def power_returns(self) -> None:
         """After the power was lost: the machine boots."""

@@ -1,4 +1,4 @@
-"""One engine for all tests of the CRI, and a client for each runtime handler."""
+"""One engine for all tests of the CRI."""
 
 from __future__ import annotations
 
@@ -23,19 +23,3 @@ def machine(images: Path) -> Iterator[nodes.Machine]:
         os.chmod(folder, 0o711)
         with nodes.machine(Path(folder), images) as found:
             yield found
-
-
-@pytest.fixture
-def node(machine: nodes.Machine, runtime: str) -> Iterator[nodes.Node]:
-    """A client for each runtime; the pods that a test leaves are removed after it."""
-    found = machine.node(runtime)
-    yield found
-    found.close()
-
-
-@pytest.fixture
-def plain(machine: nodes.Machine) -> Iterator[nodes.Node]:
-    """A client for what does not depend on the runtime."""
-    found = machine.node()
-    yield found
-    found.close()

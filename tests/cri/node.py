@@ -20,7 +20,17 @@ from tests.rig import Engine, until
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["EXTERNAL", "Container", "Done", "Machine", "Node", "Pod", "machine"]
+__all__ = [
+    "EXTERNAL",
+    "Container",
+    "Done",
+    "Machine",
+    "Node",
+    "Pod",
+    "conflist",
+    "log_records",
+    "machine",
+]
 
 EXTERNAL = os.environ.get("ISULA_CRI_ENDPOINT", "")
 """Another engine to run the tests against, in the network namespace of the tests."""
@@ -44,6 +54,16 @@ class Done:
     err: str
 
 
+def log_records(path: Path) -> list[tuple[str, str, str]]:
+    """Stream, tag and text of every record in a log, which must be well formed."""
+    found = []
+    for line in path.read_text().splitlines():
+        parts = _LOG_LINE.fullmatch(line)
+        assert parts, f"not a record of a CRI log: {line!r}"
+        found.append((parts["stream"], parts["tag"], parts["text"]))
+    return found
+
+
 class Container:
     """A container of a pod."""
 
@@ -57,13 +77,8 @@ class Container:
         return Path(str(self.pod.config.log_directory), str(self.config.log_path))
 
     def log_lines(self) -> list[tuple[str, str, str]]:
-        """Stream, tag and text of every record in the log, which must be well formed."""
-        found = []
-        for line in self.log.read_text().splitlines():
-            parts = _LOG_LINE.fullmatch(line)
-            assert parts, f"not a record of a CRI log: {line!r}"
-            found.append((parts["stream"], parts["tag"], parts["text"]))
-        return found
+        """What :func:`log_records` gives of the log."""
+        return log_records(self.log)
 
     def printed(self, stream: str = "stdout") -> list[str]:
         """Lines of one stream in the log, parts put together; the last record ends a line."""
@@ -216,6 +231,10 @@ class Node:
         """Removes an image."""
         self.call("RemoveImage", image={"image": image})
 
+    def forget(self) -> None:
+        """The pods made so far are somebody else's."""
+        self._pods.clear()
+
     def clean(self) -> None:
         """Removes the pods made so far."""
         while self._pods:
@@ -287,14 +306,16 @@ def configuration(folder: Path) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def machine(folder: Path, images: Path, **config: Any) -> Iterator[Machine]:
+def machine(
+    folder: Path, images: Path, make: Callable[[Path], Engine] = Engine, **config: Any
+) -> Iterator[Machine]:
     """An engine that serves the CRI, with a registry, and busybox pulled already."""
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         if EXTERNAL:
             engine, registry = None, FakeRegistry()
         else:
-            engine = Engine(folder)
+            engine = make(folder)
             stack.callback(engine.close)
             registry = engine.network.make(FakeRegistry)
         stack.enter_context(registry)

@@ -110,6 +110,14 @@ def test_exec_sync_without_a_time_out(pod: Pod) -> None:
     assert done.stdout == b"hello\n"
 
 
+@pytest.mark.parametrize("child", ["sleep 1000", "yes"], ids=["silent", "writing"])
+def test_exec_sync_does_not_wait_for_a_child(pod: Pod, child: str) -> None:
+    """Case A26."""
+    done = pod.run().exec("sh", "-c", f"echo begin; {child} & exit 3", timeout=0)
+    assert done.code == 3
+    assert done.out.startswith("begin\n")
+
+
 def test_exec_sync_keeps_16_mib(pod: Pod) -> None:
     container = pod.run()
     script = "head -c 17825792 /dev/zero; exit 5"

@@ -127,6 +127,17 @@ def test_the_end_of_standard_input(pod: Pod) -> None:
     assert (err, status["status"]) == (b"", _SUCCESS)
 
 
+@pytest.mark.parametrize("child", ["sleep 1000", "yes"], ids=["silent", "writing"])
+@pytest.mark.parametrize("talker", ["spdy", "websocket"])
+def test_a_child_in_the_background_holds_nothing_up(pod: Pod, talker: str, child: str) -> None:
+    """Case A26."""
+    url = exec_url(pod.run(), "sh", "-c", f"echo begin; {child} & exit 3")
+    over = {"spdy": over_spdy, "websocket": over_websocket}[talker]
+    out, _, status = talk(pod.node.machine, lambda: over(url))
+    assert out.startswith(b"begin\n")
+    assert code_of(status) == 3
+
+
 @pytest.mark.usefixtures("websockets")
 def test_exec_over_a_websocket(pod: Pod) -> None:
     data = b"\0some \xff bytes\n" * 20000

@@ -37,6 +37,8 @@ WEBSOCKET_PROTOCOLS = ("v4.channel.k8s.io", TUNNEL)
 _MAX_PAIRS = 256
 _MAX_CHANNELS = 256
 _GRACE_S = 10.0
+_LAST_S = 1.0
+"""How long a client may go on to send when the pod has sent all."""
 
 
 class _Pair:
@@ -244,13 +246,19 @@ async def _relay(
     end: Callable[[], Awaitable[None]],
     gone: asyncio.Event,
 ) -> None:
-    """Copies both ways until both ends have sent all, or the client is gone; closes ``sock``."""
+    """Copies both ways until both ends have sent all, or the client is gone; closes ``sock``.
+
+    A client may wait for the end of the connection before it says that it has sent all, so
+    when the pod has, the client has a moment for what is under way.
+    """
     up = asyncio.create_task(_up(sock, inbox))
     down = asyncio.create_task(_down(sock, send, end))
     left = asyncio.create_task(gone.wait())
-    waiting: set[asyncio.Future[Any]] = {asyncio.gather(up, down, return_exceptions=True), left}
     try:
-        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({down, left}, return_when=asyncio.FIRST_COMPLETED)
+        if not left.done():
+            waiting = {up, left}
+            await asyncio.wait(waiting, timeout=_LAST_S, return_when=asyncio.FIRST_COMPLETED)
     finally:
         # the loop may not watch the socket any more when its number is given away
         await _cancel({up, down, left})

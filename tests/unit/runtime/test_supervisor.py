@@ -71,7 +71,8 @@ def test_the_command_line(make_bundle: MakeBundle, tmp_path: Path) -> None:
 def test_terminal_and_standard_input(
     make_bundle: MakeBundle, terminal: bool, stdin_open: bool, expected: list[str]
 ) -> None:
-    words = argv(make_bundle(terminal=terminal, stdin_open=stdin_open))
+    bundle = make_bundle(terminal=terminal, stdin_open=stdin_open, stdin_stays=terminal)
+    words = argv(bundle)
     assert [word for word in words if word in ("-t", "-i", "--leave-stdin-open")] == expected
 
 
