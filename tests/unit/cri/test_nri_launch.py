@@ -118,6 +118,7 @@ def test_a_plugin_is_started_with_a_socket_and_ends_with_the_engine(tmp_path: Pa
     assert "HOME" not in env
 
 
+@pytest.mark.native  # under qemu-user execve(2) of what is no program succeeds
 def test_plugins_that_do_not_start_keep_nothing_back(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
