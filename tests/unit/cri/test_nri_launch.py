@@ -7,6 +7,8 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
+import pytest
+
 from isula_cri.nri import Nri
 from isula_cri.nri.launch import find
 from isula_edge.sys.process import Identity, Reaper, identify
@@ -15,7 +17,6 @@ from tests.fakes.nri import POD, FakeView, soon
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pytest
 
 PROGRAM = f"""#!{sys.executable}
 import asyncio, json, os, socket, sys
