@@ -96,13 +96,13 @@ def test_settings_that_cannot_be_used_end_it_with_one_line(
 def test_unknown_and_idle_keys_are_one_warning_and_errors_of_validate(
     make_engine: Callable[..., Engine],
 ) -> None:
-    settings = {"nosuchkey": 1, "another": 2, "enable-cri-v1": True}
+    settings = {"nosuchkey": 1, "another": 2, "metrics-port": 9090}
     engine = make_engine(load=False, config=settings)
     lines = [line for line in engine.log_text().splitlines() if "nosuchkey" in line]
     assert len(lines) == 1
     assert "WARNING" in lines[0]
     assert "another" in lines[0]
-    assert "enable-cri-v1" in lines[0]
+    assert "metrics-port" in lines[0]
     words = [program("isulad"), "--validate", "--config", str(engine.config)]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 1
