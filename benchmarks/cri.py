@@ -12,7 +12,6 @@ import importlib.util
 import json
 import os
 import random
-import signal
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import cri_report, host, memory, process, sandbox, tree
+from benchmarks import cri_report, host, memory, sandbox, tree
 from benchmarks.accounting import spawned
 from benchmarks.config import ConfigError, programs
 from benchmarks.cri_engines import ENGINES, CriEngine, make, pause_archive
@@ -233,16 +232,10 @@ class _Run(Soundness[CriEngine]):
         }
 
 
-def _interrupted(number: int, _frame: object) -> None:
-    raise KeyboardInterrupt(signal.Signals(number).name)
-
-
 def main(path: str) -> int:
     """Runs what the settings file at ``path`` says: 1 when an engine's figures are void."""
     settings = json.loads(Path(path).read_text())
-    sandbox.private_places()
-    process.prepare()
-    signal.signal(signal.SIGTERM, _interrupted)
+    sandbox.settle_in()
     run = _Run(settings=settings, rng=random.Random(settings["seed"]))
     began = time.time()
     document: dict[str, Any] = {"format": 1, "began": began, "host": host.facts()}
@@ -261,7 +254,4 @@ def main(path: str) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1]))
-    except KeyboardInterrupt as e:
-        sys.exit(f"interrupted: {e}")
+    sandbox.run(main)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import time
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import report
@@ -61,15 +60,7 @@ def markdown(document: dict[str, Any]) -> str:
 
     settings = document["settings"]
     names = settings["engines"]
-    moment = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(document["began"]))
-    lines = ["# CRI: isula beside containerd", "", f"{moment}, {document['seconds']} s", ""]
-    if document["failures"]:
-        lines += ["**This run is void**: " + ", ".join(document["failures"]) + " failed.", ""]
-        for name, text in document["failures"].items():
-            lines += [f"{name}:", "", *(f"    {line}" for line in text.splitlines()), ""]
-    lines += [report.machine(document["host"]), "", _EQUAL]
-    for name, found in document["versions"].items():
-        lines.append(f"- {name}: " + "; ".join(f"{part} {said}" for part, said in found.items()))
+    lines = report.opening(document, "CRI: isula beside containerd", _EQUAL)
     lines += ["", "Calls:", ""]
     lines += [f"- {name}: {remark}" for name, remark in OPERATIONS.items() if remark]
     lines += _tables(document, names)

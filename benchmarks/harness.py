@@ -7,7 +7,6 @@ import dataclasses
 import json
 import os
 import random
-import signal
 import sys
 import time
 from dataclasses import dataclass, field
@@ -177,10 +176,6 @@ def _cell_document(cell: Cell) -> dict[str, Any]:
     }
 
 
-def _interrupted(number: int, _frame: object) -> None:
-    raise KeyboardInterrupt(signal.Signals(number).name)
-
-
 def _start(run: Run, settings: dict[str, Any]) -> dict[str, Any]:
     """Makes and starts the engines and loads the image: their versions."""
     found = {}
@@ -211,9 +206,7 @@ def main(path: str) -> int:
     """Runs what the settings file at ``path`` says: 1 when an engine's figures are void."""
     settings = json.loads(Path(path).read_text())
     config = parse(settings["config"])
-    sandbox.private_places()
-    process.prepare()
-    signal.signal(signal.SIGTERM, _interrupted)
+    sandbox.settle_in()
     run = Run(config=config, rng=random.Random(settings["seed"]), root=os.getppid())
     began = time.time()
     document: dict[str, Any] = {"format": 1, "began": began, "host": host.facts()}
@@ -234,7 +227,4 @@ def main(path: str) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1]))
-    except KeyboardInterrupt as e:
-        sys.exit(f"interrupted: {e}")
+    sandbox.run(main)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import time
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import report
@@ -54,16 +53,7 @@ def write(document: dict[str, Any], path: Path) -> None:
 
 def markdown(document: dict[str, Any]) -> str:
     """The whole result in words and tables."""
-    moment = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(document["began"]))
-    lines = ["# Images: isula beside Docker and Podman", ""]
-    lines += [f"{moment}, {document['seconds']} s", ""]
-    if document["failures"]:
-        lines += ["**This run is void**: " + ", ".join(document["failures"]) + " failed.", ""]
-        for name, text in document["failures"].items():
-            lines += [f"{name}:", "", *(f"    {line}" for line in text.splitlines()), ""]
-    lines += [report.machine(document["host"]), "", _EQUAL]
-    for name, found in document["versions"].items():
-        lines.append(f"- {name}: " + "; ".join(f"{part} {said}" for part, said in found.items()))
+    lines = report.opening(document, "Images: isula beside Docker and Podman", _EQUAL)
     lines += ["", "Images:", ""]
     for item in SETS:
         if item.name in document["unpacked"]:

@@ -11,7 +11,6 @@ import dataclasses
 import json
 import os
 import random
-import signal
 import sys
 import time
 from dataclasses import dataclass, field
@@ -212,16 +211,10 @@ def _layers(layout: Path) -> list[Path]:
     return [_blob(layout, layer["digest"]) for layer in _manifest(layout)["layers"]]
 
 
-def _interrupted(number: int, _frame: object) -> None:
-    raise KeyboardInterrupt(signal.Signals(number).name)
-
-
 def main(path: str) -> int:
     """Runs what the settings file at ``path`` says: 1 when an engine's figures are void."""
     settings = json.loads(Path(path).read_text())
-    sandbox.private_places()
-    process.prepare()
-    signal.signal(signal.SIGTERM, _interrupted)
+    sandbox.settle_in()
     registry = Registry(Path(settings["work"]) / "registry", settings["programs"])
     run = _Run(settings=settings, registry=registry, rng=random.Random(settings["seed"]))
     began = time.time()
@@ -254,8 +247,6 @@ def main(path: str) -> int:
 
 if __name__ == "__main__":
     try:
-        sys.exit(main(sys.argv[1]))
-    except KeyboardInterrupt as e:
-        sys.exit(f"interrupted: {e}")
+        sandbox.run(main)
     except EngineError as e:
         sys.exit(f"benchmarks: {e}")

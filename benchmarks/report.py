@@ -68,15 +68,7 @@ def markdown(document: dict[str, Any]) -> str:
     """The whole result in words and tables."""
     config = document["config"]
     names = list(config["runtime_names"])
-    moment = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(document["began"]))
-    lines = ["# isula beside Docker and Podman", "", f"{moment}, {document['seconds']} s", ""]
-    if document["failures"]:
-        lines += ["**This run is void**: " + ", ".join(document["failures"]) + " failed.", ""]
-        for name, text in document["failures"].items():
-            lines += [f"{name}:", "", *(f"    {line}" for line in text.splitlines()), ""]
-    lines += [machine(document["host"]), "", _EQUAL]
-    for name, found in document["versions"].items():
-        lines.append(f"- {name}: " + "; ".join(f"{part} {said}" for part, said in found.items()))
+    lines = opening(document, "isula beside Docker and Podman", _EQUAL)
     lines += ["", "Operations:", ""]
     lines += [f"- {name}: {remark}" for name, remark in OPERATIONS.items() if remark]
     for mode in document["figures"]:
@@ -87,6 +79,20 @@ def markdown(document: dict[str, Any]) -> str:
         count = document["restless_batches"]
         lines += ["", f"Before {count} turns the machine did not come to rest in time."]
     return "\n".join(lines) + "\n"
+
+
+def opening(document: dict[str, Any], title: str, equal: str) -> list[str]:
+    """How every result begins: when, what failed, where, ``equal`` to all, and versions."""
+    moment = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(document["began"]))
+    lines = [f"# {title}", "", f"{moment}, {document['seconds']} s", ""]
+    if document["failures"]:
+        lines += ["**This run is void**: " + ", ".join(document["failures"]) + " failed.", ""]
+        for name, text in document["failures"].items():
+            lines += [f"{name}:", "", *(f"    {line}" for line in text.splitlines()), ""]
+    lines += [machine(document["host"]), "", equal]
+    for name, found in document["versions"].items():
+        lines.append(f"- {name}: " + "; ".join(f"{part} {said}" for part, said in found.items()))
+    return lines
 
 
 def machine(host: dict[str, Any]) -> str:

@@ -19,12 +19,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from benchmarks import tree
+from benchmarks import process, tree
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["enter", "main", "private_places"]
+__all__ = ["enter", "main", "run", "settle_in"]
 
 _PR_SET_CHILD_SUBREAPER = 36
 _PATIENCE_S = 300
@@ -68,8 +68,29 @@ def enter(
     os.execve(words[0], words, environment)
 
 
-def private_places() -> None:
-    """Gives the harness folders of its own where engines keep sockets and locks."""
+def settle_in() -> None:
+    """For a harness that begins: SIGCHLD is blocked, and SIGTERM an interruption.
+
+    It gets folders of its own where engines keep sockets and locks.
+    """
+    _private_places()
+    process.prepare()
+    signal.signal(signal.SIGTERM, _interrupted)
+
+
+def run(harness: Callable[[str], int]) -> NoReturn:
+    """Ends with what ``harness`` gives for the settings file that the command line names."""
+    try:
+        sys.exit(harness(sys.argv[1]))
+    except KeyboardInterrupt as e:
+        sys.exit(f"interrupted: {e}")
+
+
+def _interrupted(number: int, _frame: object) -> None:
+    raise KeyboardInterrupt(signal.Signals(number).name)
+
+
+def _private_places() -> None:
     for place in ("/run", "/dev/shm"):
         subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "bench", place], check=True)
 
@@ -122,8 +143,8 @@ def _end_processes() -> list[str]:
         left = tree.descendants(os.getpid())
         if not left:
             break
-        for pid, process in left.items():
-            names.append(process.name)
+        for pid, other in left.items():
+            names.append(other.name)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         with contextlib.suppress(ChildProcessError):

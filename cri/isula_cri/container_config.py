@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from isula_cri import messages, resources, security
-from isula_cri.pod_config import MODES
+from isula_cri.pod_config import MODES, check_lists
 from isula_edge import errors
 from isula_edge.container.logs import check_log_path
 from isula_edge.image.run_config import check_run_config
@@ -36,7 +36,6 @@ _SIGNALS = {
 }
 _FLAGS = ("noexec", "nosuid", "nodev")
 _UMASKS = {"normal": 0o022, "secure": 0o027}
-_MOST = 1000
 _PIDS = re.compile(r"-1|[0-9]{1,18}")
 
 
@@ -65,9 +64,7 @@ def creation(engine: Engine, pod: Pod, config: Any) -> Creation:
 
     Raises InvalidArgument naming what is wrong, NotFound for an image that is not here.
     """
-    for what, listed in (("Labels", config.labels), ("Annotations", config.annotations)):
-        if len(listed) > _MOST:
-            raise errors.InvalidArgument(f"{what} list is too long, the limit is {_MOST}")
+    check_lists(config)
     if not config.metadata.name:
         raise errors.InvalidArgument("the metadata of a container needs a name")
     image = cri_images.resolve_image(engine, config.image.image)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from isula_cri import messages, resources, status
 from isula_cri.container_config import Creation, container_name, creation
+from isula_cri.node import limit_change, limit_resources
 from isula_cri.pages import pages
 from isula_edge import errors
 from isula_edge.container import staging
@@ -221,8 +222,6 @@ class ContainerCalls:
         if nri is None or pod is None:
             await self._engine.containers.update(container, change)
         else:
-            from isula_cri.node import limit_change, limit_resources
-
             info = self._node.pod_info(pod)
             described = self._node.container_info(container)
             wanted = await nri.update(info, described, limit_resources(change))

@@ -38,7 +38,6 @@ class Cri:
         self.path = f"{engine.config.state}/cri.sock"
         self._node = Node(engine)
         self._streams = StreamCalls(self._node, self._open_streaming)
-        self._streaming: Streaming | None = None
         self._events = EventCalls(self._node)
         self._server = Server(
             [
@@ -81,7 +80,6 @@ class Cri:
             Backend(self._node), config.stream_address, config.stream_port, _tls(config)
         )
         await streaming.start()
-        self._streaming = streaming
         _log.info("streams are served on port %d", streaming.port)
         return streaming
 
@@ -107,8 +105,7 @@ class Cri:
         self._events.close()
         await self._server.close()
         self._node.close()
-        if self._streaming is not None:
-            await self._streaming.close()
+        await self._streams.close()
         if self._node.nri is not None:
             await self._node.nri.close()
 

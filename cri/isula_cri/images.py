@@ -9,6 +9,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from isula_cri import messages
+from isula_cri.pages import pages
 from isula_cri.stats import filesystem_usage
 from isula_edge import errors
 from isula_edge.image import reference
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from isula_edge.service.engine import Engine
 
 __all__ = ["ImageService"]
-
-_PAGE = 100
-"""Images in one message of a stream."""
 
 
 class ImageService:
@@ -43,9 +41,8 @@ class ImageService:
     async def StreamImages(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
         """The same in pages."""
         del context
-        images = self._listed(request.filter.image.image)
-        for start in range(0, len(images), _PAGE):
-            yield messages.StreamImagesResponse(images=images[start : start + _PAGE])
+        for page in pages(self._listed(request.filter.image.image)):
+            yield messages.StreamImagesResponse(images=page)
 
     async def ImageStatus(self, request: Any, context: Any) -> Any:  # noqa: N802
         """One image, unset where there is none."""

@@ -14,7 +14,7 @@ from isula_edge.pod.record import IdMap, PodSpec
 if TYPE_CHECKING:
     from isula_edge.service.engine import Engine
 
-__all__ = ["MODES", "id_maps", "pod_spec", "runtime_of"]
+__all__ = ["MODES", "check_lists", "id_maps", "pod_spec", "runtime_of"]
 
 MODES = {number: name.lower() for name, number in messages.enum("NamespaceMode").items()}
 """Numbers of NamespaceMode to the words of ``PodSpec.modes``."""
@@ -37,14 +37,19 @@ def runtime_of(engine: Engine, handler: str) -> str:
         ) from None
 
 
+def check_lists(config: Any) -> None:
+    """InvalidArgument when a pod or a container has more labels or annotations than may be."""
+    for what, listed in (("Labels", config.labels), ("Annotations", config.annotations)):
+        if len(listed) > _MOST:
+            raise errors.InvalidArgument(f"{what} list is too long, the limit is {_MOST}")
+
+
 def pod_spec(engine: Engine, config: Any, handler: str) -> PodSpec:
     """The pod that ``config`` describes; InvalidArgument names what is wrong."""
     linux = config.linux
     context = linux.security_context
     options = context.namespace_options
-    for what, listed in (("Labels", config.labels), ("Annotations", config.annotations)):
-        if len(listed) > _MOST:
-            raise errors.InvalidArgument(f"{what} list is too long, the limit is {_MOST}")
+    check_lists(config)
     modes = {
         kind: messages.word(MODES, getattr(options, kind), f"namespace_options.{kind}")
         for kind in ("network", "ipc", "pid")

@@ -67,7 +67,7 @@ class StatisticsCalls:
             yield messages.StreamContainerStatsResponse(container_stats=page)
 
     def _running(self, pod: Pod) -> list[Container]:
-        return [item for item in self._node.all_containers() if item.pod == pod.id and item.running]
+        return [item for item in self._node.containers_of(pod) if item.running]
 
     def _pod(self, usage: PodUsage, pod: Pod, containers: Sequence[Container]) -> Any:
         listed = [

@@ -104,6 +104,11 @@ class StreamCalls:
                 self._server = await self._open_server()
         return self._server.url(kind, request)
 
+    async def close(self) -> None:
+        """Ends the streaming server, if there was a stream."""
+        if self._server is not None:
+            await self._server.close()
+
     async def ExecSync(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Output and exit code of a command; on a time-out it is killed with its children."""
         del context

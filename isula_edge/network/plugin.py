@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import json
 import logging
 import os
-import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -183,12 +181,7 @@ class Plugins:
 def end_plugins(container_id: str) -> None:
     """Ends plugins that work for a container still although the engine that asked has ended."""
     wanted = f"CNI_CONTAINERID={container_id}".encode()
-    for name in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError), open(f"/proc/{name}/environ", "rb") as file:
-            if wanted in file.read().split(b"\0"):
-                found = process.identify(int(name))
-                if found is not None:
-                    process.signal_process(found, signal.SIGKILL)
+    process.end_all("environ", lambda found: wanted in found.split(b"\0"))
 
 
 def _error_in(out: bytes) -> tuple[int, str]:

@@ -84,13 +84,8 @@ def paths(pod_id: str, folder: str) -> dict[str, str]:
 
 def end_pause(pod_id: str) -> None:
     """Ends the pause process of a pod, which a crash may have left unrecorded."""
-    for name in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError):
-            with open(f"/proc/{name}/cmdline", "rb") as file:
-                found = file.read(256)
-            holder = process.identify(int(name))
-            if holder is not None and found == f"/pause\0{pod_id}\0".encode():
-                process.signal_process(holder, signal.SIGKILL)
+    wanted = f"/pause\0{pod_id}\0".encode()
+    process.end_all("cmdline", lambda found: found == wanted, 256)
 
 
 def make(request: Request) -> Made:

@@ -22,12 +22,13 @@ from isula_edge.sys.boot import boot_id
 from isula_edge.sys.fds import write_all
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
     from typing import Any
 
 __all__ = [
     "Identity",
     "Reaper",
+    "end_all",
     "exit_code",
     "gone",
     "identify",
@@ -75,6 +76,20 @@ def identify(pid: int) -> Identity | None:
     if found is None:
         return None
     return Identity(pid, found[1], boot_id())
+
+
+def end_all(file: str, is_wanted: Callable[[bytes], bool], most: int = -1) -> None:
+    """Kills the processes of whose ``/proc/PID/<file>`` ``is_wanted`` says that they shall go.
+
+    It gets the first ``most`` bytes of each, -1 being all.
+    """
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            found = identify(int(name))
+            with open(f"/proc/{name}/{file}", "rb") as opened:
+                wanted = is_wanted(opened.read(most))
+            if wanted and found is not None:
+                signal_process(found, signal.SIGKILL)
 
 
 def signal_process(process: Identity, number: int) -> bool:

@@ -33,9 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def gate(folder: Path) -> Gate:
-    found = Gate(folder)
-    found.join(nodes.conflist(folder), folder / "net.d/05-gate.conflist")
-    return found
+    return Gate.last_of(nodes.conflist(folder), folder)
 
 
 @pytest.fixture(scope="module")

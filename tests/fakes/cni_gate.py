@@ -46,6 +46,13 @@ class Gate:
             program.write_text(text)
             program.chmod(0o755)
 
+    @classmethod
+    def last_of(cls, conflist: dict[str, Any], folder: Path) -> Gate:
+        """A gate at the end of the network that an engine of ``folder`` takes."""
+        made = cls(folder)
+        made.join(conflist, folder / "net.d/05-gate.conflist")
+        return made
+
     def join(self, conflist: dict[str, Any], path: Path) -> None:
         """Writes a network whose chain ends with the gate."""
         path.parent.mkdir(parents=True, exist_ok=True)

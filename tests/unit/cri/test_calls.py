@@ -27,9 +27,10 @@ from isula_edge.oci.options import Settings
 from isula_edge.pod.record import Pod, PodSpec
 from isula_edge.service.events import Events
 from isula_edge.types import ContainerId, ImageId
+from tests.fakes.table import Table
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Coroutine, Iterator
+    from collections.abc import AsyncGenerator, Coroutine
 
     from isula_cri.streaming import Streaming
     from isula_edge.service.engine import Engine
@@ -39,29 +40,15 @@ TYPES = messages.enum("ContainerEventType")
 IMAGE = messages.ImageSpec(image="busybox").SerializeToString()
 
 
-class Things:
+class Things(Table):
     """Containers or pods by id; the network of pods."""
 
     def __init__(self, items: list[Any], others: Things | tuple[()] = ()) -> None:
-        self.items, self.others = items, others
+        super().__init__(*items)
+        self.others = others
         self.reason = ""
         self.cidrs: list[str] = []
         self.stopped: list[str] = []
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(list(self.items))
-
-    def get(self, ref: str) -> Any:
-        for item in self.items:
-            if ref and item.id.startswith(ref):
-                return item
-        raise errors.NotFound(f"No such:{ref}")
-
-    def find(self, ref: str) -> Any:
-        try:
-            return self.get(ref)
-        except errors.NotFound:
-            return None
 
     def containers(self, pod: Pod) -> list[Any]:
         return [item for item in self.others if item.pod == pod.id]

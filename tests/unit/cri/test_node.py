@@ -20,33 +20,10 @@ from isula_edge.oci.resources import ResourceChange
 from isula_edge.pod.record import Pod, PodSpec
 from isula_edge.service.events import Events
 from isula_edge.types import ContainerId, ImageId
+from tests.fakes.table import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from isula_edge.service.engine import Engine
-
-
-class Things:
-    """A table of containers or pods, by id and name."""
-
-    def __init__(self, *items: Any) -> None:
-        self.items = list(items)
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.items)
-
-    def get(self, ref: str) -> Any:
-        for item in self.items:
-            if item.id.startswith(ref) or ref == getattr(item, "name", ""):
-                return item
-        raise errors.NotFound(f"No such:{ref}")
-
-    def find(self, ref: str) -> Any:
-        try:
-            return self.get(ref)
-        except errors.NotFound:
-            return None
 
 
 def container(own_id: str, pod: str = "p1", created_ns: int = 1) -> Container:
@@ -60,7 +37,7 @@ def container(own_id: str, pod: str = "p1", created_ns: int = 1) -> Container:
 
 def node(*containers: Container, pods: tuple[Pod, ...] = ()) -> Node:
     fake = SimpleNamespace(
-        table=Things(*containers), pods=Things(*pods), events=Events(), background=None
+        table=Table(*containers), pods=Table(*pods), events=Events(), background=None
     )
     return Node(cast("Engine", fake))
 

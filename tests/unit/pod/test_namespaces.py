@@ -127,7 +127,7 @@ def test_only_the_pods_own_pause_process_is_ended(
     def fake(path: str, *args: Any) -> Any:
         return opened(path.replace("/proc", str(tmp_path)), *args)
 
-    monkeypatch.setattr(namespaces, "open", fake, raising=False)
+    monkeypatch.setattr(process, "open", fake, raising=False)
     monkeypatch.setattr(os, "listdir", lambda _: [*proc, "8"])
     monkeypatch.setattr(process, "identify", lambda pid: pid)
     monkeypatch.setattr(process, "signal_process", lambda pid, _: ended.append(pid))
