@@ -429,8 +429,9 @@ class Life:
         self.refuse_exec(container)
         runtime = self.runtime(container.runtime)
         bundle = self._bundles.load(container)
+        began = self._reaper.moment()
         running = await runtime.exec(bundle, container.state.init(), spec)
-        return running, self._reaper.watch(running.pid)
+        return running, self._reaper.watch(running.pid, began)
 
     def attach(self, container: Container) -> Attachment:
         """A connection to the streams of a running container."""

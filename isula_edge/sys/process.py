@@ -226,19 +226,30 @@ class Reaper:
 
     def __init__(self) -> None:
         self._waiting: dict[int, asyncio.Future[int]] = {}
-        self._ended: dict[int, int] = {}
+        self._reaped = 0
+        # pid: how many had been reaped with it, exit code
+        self._ended: dict[int, tuple[int, int]] = {}
 
     def install(self) -> None:
         """Begins to listen for SIGCHLD in the running loop."""
         asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self.reap)
 
-    def watch(self, pid: int) -> asyncio.Future[int]:
-        """A future of the exit code of child ``pid`` (128 + signal when killed)."""
+    def moment(self) -> int:
+        """Now, as :meth:`watch` takes it."""
+        return self._reaped
+
+    def watch(self, pid: int, since: int = 0) -> asyncio.Future[int]:
+        """A future of the exit code of child ``pid`` (128 + signal when killed).
+
+        A child that was started by somebody else (and became ours) began after ``since``:
+        what ended before had the same pid by chance.
+        """
         future = self._waiting.get(pid)
         if future is None:
             future = asyncio.get_running_loop().create_future()
-            if pid in self._ended:
-                future.set_result(self._ended.pop(pid))
+            order, code = self._ended.pop(pid, (0, 0))
+            if order > since:
+                future.set_result(code)
             else:
                 self._waiting[pid] = future
         return future
@@ -304,9 +315,10 @@ class Reaper:
             if pid == 0:
                 return
             code = exit_code(status)
+            self._reaped += 1
             future = self._waiting.pop(pid, None)
             if future is None:
-                self._ended[pid] = code
+                self._ended[pid] = (self._reaped, code)
                 if len(self._ended) > self._KEPT:
                     self._ended.pop(next(iter(self._ended)))
             elif not future.done():

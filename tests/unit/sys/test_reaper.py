@@ -59,6 +59,22 @@ def test_a_child_that_ended_before_it_is_watched() -> None:
     assert reaping(work) == 3
 
 
+def test_what_ended_before_is_no_child_of_the_same_pid() -> None:
+    async def work(reaper: Reaper) -> tuple[bool, int]:
+        earlier = spawn(script("kill -9 $$"))
+        wait(earlier)
+        reaper.reap()
+        # somebody else starts a child now, which happens to get the pid
+        stale = reaper.watch(earlier, reaper.moment())
+        since = reaper.moment()
+        later = spawn(script("exit 5"))
+        wait(later)
+        reaper.reap()
+        return stale.done(), await reaper.watch(later, since)
+
+    assert reaping(work) == (False, 5)
+
+
 def test_two_who_watch_the_same_child() -> None:
     async def work(reaper: Reaper) -> list[int]:
         pid = reaper.spawned(spawn(script("exit 4")))
