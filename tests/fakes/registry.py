@@ -115,7 +115,7 @@ class FakeRegistry(Serving):
         address: str = "127.0.0.1",
     ) -> None:
         self.faults = Faults()
-        self.requests: list[Seen] = []
+        self._requests: list[Seen] = []
         self.begun: list[str] = []
         """Digests of blobs whose answers have begun."""
         self.tokens_issued = 0
@@ -202,6 +202,17 @@ class FakeRegistry(Serving):
             self.add(repository, "", image)
         return self.put_manifest(repository, tag, data, OCI_INDEX)
 
+    @property
+    def requests(self) -> list[Seen]:
+        """All requests, as :meth:`seen` has them."""
+        return self.seen("")
+
+    def forget(self) -> None:
+        """Forgets the requests so far, those too that are just being answered."""
+        self.seen("")
+        with self._lock:
+            self._requests.clear()
+
     def seen(self, part: str) -> list[Seen]:
         """Requests whose path contains ``part``, in the order of their ends.
 
@@ -209,7 +220,7 @@ class FakeRegistry(Serving):
         """
         with self._idle:
             self._idle.wait_for(lambda: self._active == 0, 2)
-            return [request for request in self.requests if part in request.path]
+            return [request for request in self._requests if part in request.path]
 
     def sent_bytes(self, part: str) -> int:
         """Bytes of bodies sent with status 200 or 206 for paths that contain ``part``."""
@@ -226,7 +237,7 @@ class FakeRegistry(Serving):
         """Remembers a request that has been answered."""
         with self._idle:
             self._active -= 1
-            self.requests.append(seen)
+            self._requests.append(seen)
             self._idle.notify_all()
 
     def blob(self, digest: str) -> bytes | str | None:

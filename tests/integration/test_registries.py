@@ -106,7 +106,7 @@ def test_mirrors_of_one_host(engine: Engine, registry: FakeRegistry) -> None:
     engine.ok("pull", "docker.io/name")
     assert engine.image("name")["repo_tags"] == ["name:latest"]
     reload(engine)
-    registry.requests.clear()
+    registry.forget()
     engine.isula("pull", "localhost:1/name")
     assert registry.requests == []
 

@@ -256,7 +256,7 @@ def test_credentials_go_to_their_own_host_alone(puller: Puller, registry: FakeRe
         assert own.seen("/manifests/")
         assert registry.requests
         assert all("authorization" not in item.headers for item in registry.requests)
-        own.requests.clear()
+        own.forget()
         auths[registry.host] = Credentials("u", "of the mirror")
         puller(f"{own.host}/a/b", auths=auths, **wanted)
         assert own.requests == []
