@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from isula_edge.cgroup import Host
     from isula_edge.container.bundle import Bundles
     from isula_edge.container.table import Table
-    from isula_edge.runtime.base import Bundle, ExecProcess, ExecSpec, Runtime
+    from isula_edge.runtime.base import Bundle, ExecProcess, ExecSpec, Guest, Runtime
     from isula_edge.snapshot.base import Driver
     from isula_edge.snapshot.layers import LayerStore
     from isula_edge.sys.inotify import Watcher
@@ -151,7 +151,7 @@ class Life:
                 )
             if container.running:
                 if attach:
-                    return Attachment(self._bundles.load(container))
+                    return self._attachment(container, self._bundles.load(container))
                 return None
             return await self._start(container, attach)
 
@@ -166,7 +166,7 @@ class Life:
             bundle = await asyncio.to_thread(self._prepare, container)
             await runtime.create(bundle)
             if attach:
-                attachment = Attachment(bundle)
+                attachment = self._attachment(container, bundle)
             started = await runtime.start(bundle)
             await asyncio.to_thread(staging.unstage, bundle.run_dir)
             state = container.state
@@ -183,9 +183,16 @@ class Life:
             raise
         self._emit("start", container.id, self._attributes(container, pid=str(state.pid)))
         self._spawn(self._watch(container, bundle))
-        for problem in await run_hooks(bundle, "poststart", "running", state.pid, self._reaper):
-            _log.warning("container %s: %s", container.name, problem)
+        await self._run_hooks(container, bundle, "poststart", "running", state.pid)
         return attachment
+
+    async def _run_hooks(
+        self, container: Container, bundle: Bundle, kind: str, status: str, pid: int
+    ) -> None:
+        if self.runtime(container.runtime).runs_hooks:
+            return
+        for problem in await run_hooks(bundle, kind, status, pid, self._reaper):
+            _log.warning("container %s: %s", container.name, problem)
 
     def _prepare(self, container: Container) -> Bundle:
         settings = container.settings
@@ -261,8 +268,8 @@ class Life:
         """Waits for the end of a running container, then cleans up behind it."""
         event = self._waiters.setdefault(container.id, asyncio.Event())
         path = f"{self._state}/exits/{container.id}"
-        init = container.state.init()
-        gone = process.gone(init)
+        guest = self._guest(container)
+        gone = guest.gone(bundle) if guest else process.gone(container.state.init())
         try:
             while not os.path.exists(path):
                 event.clear()
@@ -286,7 +293,9 @@ class Life:
 
     async def _ended(self, container: Container, bundle: Bundle) -> None:
         runtime = self.runtime(container.runtime)
-        code = runtime.exit_code(bundle)
+        code = None
+        with contextlib.suppress(errors.EngineError, OSError):
+            code = await runtime.exit_code(bundle)
         if container.settings.log_path:
             with contextlib.suppress(OSError):
                 await asyncio.to_thread(logs.terminate, bundle.log_path)
@@ -294,8 +303,7 @@ class Life:
         state.oom_killed = self._oom(container, bundle)
         with contextlib.suppress(errors.EngineError, OSError):
             await runtime.delete(bundle)
-        for problem in await run_hooks(bundle, "poststop", "stopped", 0, self._reaper):
-            _log.warning("container %s: %s", container.name, problem)
+        await self._run_hooks(container, bundle, "poststop", "stopped", 0)
         await asyncio.to_thread(self._unmount, container)
         state.status = Status.EXITED
         state.exit_code = _EXIT_UNKNOWN if code is None else code
@@ -340,7 +348,7 @@ class Life:
                 ref=container.id,
             )
         container.state.manually_stopped = True
-        process.signal_process(container.state.init(), number)
+        await self.signal(container, number)
         self._emit("kill", container.id, self._attributes(container, signal=str(number)))
         if number == signal.SIGKILL:
             await self._thaw(container)
@@ -362,7 +370,7 @@ class Life:
         if force or seconds == 0:
             await self._kill_hard(container)
         else:
-            process.signal_process(container.state.init(), _stop_signal(container))
+            await self.signal(container, _stop_signal(container))
             await self._thaw(container)
             try:
                 await asyncio.wait_for(container.ended.wait(), None if seconds < 0 else seconds)
@@ -380,15 +388,29 @@ class Life:
     async def _kill_hard(self, container: Container) -> None:
         await self._started(container)
         if container.running:
-            process.signal_process(container.state.init(), signal.SIGKILL)
+            await self.signal(container, signal.SIGKILL)
             await self._thaw(container)
             await container.ended.wait()
+
+    async def signal(self, container: Container, number: int) -> bool:
+        """Sends init a signal; False when it has ended."""
+        guest = self._guest(container)
+        if guest is None:
+            return process.signal_process(container.state.init(), number)
+        return await guest.kill(self._bundles.load(container), number)
 
     async def _thaw(self, container: Container) -> None:
         """A frozen process does not die on cgroup v1 until it is thawed (case A22)."""
         if container.state.status is Status.PAUSED:
-            with contextlib.suppress(OSError, KeyError):
-                self._cgroups.freeze(self._bundles.cgroup(container), False)
+            with contextlib.suppress(OSError, KeyError, errors.EngineError):
+                await self._freeze(container, False)
+
+    async def _freeze(self, container: Container, frozen: bool) -> None:
+        guest = self._guest(container)
+        if guest is None:
+            self._cgroups.freeze(self._bundles.cgroup(container), frozen)
+        else:
+            await guest.freeze(self._bundles.load(container), frozen)
 
     async def pause(self, container: Container, frozen: bool) -> None:
         """Freezes or thaws all processes."""
@@ -402,7 +424,7 @@ class Life:
                 text = f"Container {container.name} is not paused"
             raise errors.FailedPrecondition(text, kind="container", ref=container.id)
         try:
-            self._cgroups.freeze(self._bundles.cgroup(container), frozen)
+            await self._freeze(container, frozen)
         except KeyError:
             raise errors.Unimplemented(
                 "the kernel has no freezer cgroup, containers cannot be paused", kind="feature"
@@ -431,6 +453,8 @@ class Life:
         bundle = self._bundles.load(container)
         began = self._reaper.moment()
         running = await runtime.exec(bundle, container.state.init(), spec)
+        if running.control is not None:
+            return running, running.control.exited
         return running, self._reaper.watch(running.pid, began)
 
     def attach(self, container: Container) -> Attachment:
@@ -440,8 +464,11 @@ class Life:
         elif not container.running:
             text = "You cannot attach to a stopped container, start it first"
         else:
-            return Attachment(self._bundles.load(container))
+            return self._attachment(container, self._bundles.load(container))
         raise errors.FailedPrecondition(text, kind="container", ref=container.id)
+
+    def _attachment(self, container: Container, bundle: Bundle) -> Attachment:
+        return Attachment(bundle, self._guest(container))
 
     async def reopen_log(self, container: Container) -> None:
         """Goes on with a new file where the log was, which was renamed (see logs.reopen).
@@ -455,8 +482,11 @@ class Life:
                 )
             await logs.reopen(self._bundles.load(container), self._watcher, container.ended)
 
-    def pids(self, container: Container) -> list[int]:
+    async def pids(self, container: Container) -> list[int]:
         """Every process of the container, as the host numbers them."""
+        guest = self._guest(container)
+        if guest is not None:
+            return await guest.pids(self._bundles.load(container))
         return self._cgroups.pids(self._bundles.cgroup(container))
 
     # after a restart of the engine
@@ -470,7 +500,7 @@ class Life:
             bundle = self._bundles.load(container)
             container.ended = asyncio.Event()
             exited = os.path.exists(f"{self._state}/exits/{container.id}")
-            if container.state.init().alive() and not exited:
+            if not exited and await self._alive(container, bundle):
                 staging.unstage(bundle.run_dir)
                 self._spawn(self._watch(container, bundle))
                 continue
@@ -508,6 +538,19 @@ class Life:
                 staging.clear(bundle.run_dir)
             with contextlib.suppress(OSError):
                 os.unlink(f"{self._state}/exits/{container_id}")
+
+    async def _alive(self, container: Container, bundle: Bundle) -> bool:
+        guest = self._guest(container)
+        if guest is None:
+            return container.state.init().alive()
+        try:
+            return container.state.boot == boot_id() and await guest.alive(bundle)
+        except (errors.EngineError, OSError) as error:
+            _log.warning("container %s cannot be taken over: %s", container.name, error)
+            return False
+
+    def _guest(self, container: Container) -> Guest | None:
+        return self.runtime(container.runtime).guest
 
     def runtime(self, name: str) -> Runtime:
         """The driver called ``name``."""

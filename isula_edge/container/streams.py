@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from isula_edge.runtime.base import Bundle, ExecProcess
+    from isula_edge.runtime.base import Bundle, ExecControl, ExecProcess, Guest
     from isula_edge.sys.process import Identity
 
 __all__ = ["Attachment", "Session", "relay_exec"]
@@ -49,13 +49,16 @@ class Session(Protocol):
 class Attachment:
     """A connection to a container's supervisor, made before the container starts."""
 
-    def __init__(self, bundle: Bundle) -> None:
-        self._bundle = bundle
+    def __init__(self, bundle: Bundle, guest: Guest | None = None) -> None:
+        self._bundle, self._guest = bundle, guest
         self._socket: socket.socket = Supervisor.connect(bundle)
 
     def resize(self, rows: int, columns: int) -> None:
         """Tells the container's terminal its size."""
-        resize(self._bundle, rows, columns)
+        if self._guest is None:
+            resize(self._bundle, rows, columns)
+        elif self._bundle.terminal:
+            self._guest.resize(self._bundle, rows, columns)
 
     def close(self) -> None:
         """Ends the connection; the container goes on."""
@@ -109,7 +112,7 @@ class Attachment:
                 with contextlib.suppress(OSError):
                     self._socket.shutdown(socket.SHUT_WR)
             elif kind == "resize" and isinstance(value, tuple):
-                resize(self._bundle, *value)
+                self.resize(*value)
             elif kind == "signal" and deliver is not None and isinstance(value, int):
                 deliver(value)
 
@@ -136,6 +139,8 @@ async def relay_exec(
     try:
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         if not exited.done():
+            if running.control is not None:
+                return await _left(running, running.control, copies, readers, exited)
             # the client is gone: nobody reads, close our ends and wait for the process
             for reader in readers:
                 reader.cancel()
@@ -154,6 +159,30 @@ async def relay_exec(
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         running_close(running)
+
+
+async def _left(
+    running: ExecProcess,
+    control: ExecControl,
+    copies: list[_Copy],
+    readers: list[asyncio.Task[None]],
+    exited: asyncio.Future[int],
+) -> int:
+    """The client is gone, and a pipe's other end is the runtime's, which would not end by it.
+
+    So the process gets end of file, or SIGHUP from its terminal, and what it writes is dropped.
+    """
+    if running.stdin >= 0:
+        os.close(running.stdin)
+        running.stdin = -1
+    control.leave()
+    for task in readers:
+        task.cancel()
+    await asyncio.gather(*readers, return_exceptions=True)
+    for copy in copies:
+        copy.drop()
+    readers[:] = [asyncio.create_task(copy.run()) for copy in copies]
+    return await exited
 
 
 async def _drain(copies: list[_Copy], readers: list[asyncio.Task[None]]) -> None:
@@ -189,6 +218,10 @@ class _Copy:
         self.moved = asyncio.Event()
         os.set_blocking(fd, False)
 
+    def drop(self) -> None:
+        """From now on, what is read is dropped."""
+        self._send = _nowhere
+
     def known(self) -> int:
         """How many bytes have been written by now, sent or not."""
         waiting = array.array("i", [0])
@@ -214,6 +247,10 @@ class _Copy:
             self.moved.set()
 
 
+async def _nowhere(data: bytes) -> None:
+    """Nobody is there any more."""
+
+
 async def _feed_exec(session: Session, running: ExecProcess, identity: Identity | None) -> None:
     async for kind, value in session.input():
         target = running.master if running.master >= 0 else running.stdin
@@ -222,7 +259,15 @@ async def _feed_exec(session: Session, running: ExecProcess, identity: Identity 
         elif kind == "eof" and running.stdin >= 0:
             os.close(running.stdin)
             running.stdin = -1
-        elif kind == "resize" and running.master >= 0 and isinstance(value, tuple):
-            set_size(running.master, *value)
-        elif kind == "signal" and identity is not None and isinstance(value, int):
-            process.signal_process(identity, value)
+            if running.control is not None:
+                running.control.close_input()
+        elif kind == "resize" and isinstance(value, tuple):
+            if running.control is not None:
+                running.control.resize(*value)
+            elif running.master >= 0:
+                set_size(running.master, *value)
+        elif kind == "signal" and isinstance(value, int):
+            if running.control is not None:
+                running.control.signal(value)
+            elif identity is not None:
+                process.signal_process(identity, value)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from isula_edge import errors
 from isula_edge.cgroup import update
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
     from isula_edge.container.record import Container
     from isula_edge.container.table import Table
     from isula_edge.oci.options import Settings
+    from isula_edge.runtime.base import Guest
 
-__all__ = ["take_limits"]
+__all__ = ["take_limits", "take_limits_inside"]
 
 
 def take_limits(
@@ -50,12 +52,35 @@ def take_limits(
             _rewrite(bundles, container)
 
 
-def _files(former: Settings, settings: Settings, version: str) -> list[CgroupFile]:
+async def take_limits_inside(
+    container: Container, settings: Settings, table: Table, bundles: Bundles, guest: Guest
+) -> None:
+    """:func:`take_limits` for a running container that only its runtime can reach."""
+    former = container.settings
+    bundle = bundles.load(container)
+    await guest.update(bundle, _resources(former, settings))
+    container.settings = settings
+    try:
+        await asyncio.to_thread(table.save, container)
+    except (errors.EngineError, OSError):
+        container.settings = former
+        with contextlib.suppress(errors.EngineError, OSError):
+            await guest.update(bundle, _resources(settings, former))
+        raise
+    with contextlib.suppress(errors.EngineError, OSError):
+        await asyncio.to_thread(_rewrite, bundles, container)
+
+
+def _resources(former: Settings, settings: Settings) -> dict[str, Any]:
     new = limits(settings)
     if swap_limit(former) > 0 > swap_limit(settings):
         # no limit is said only where there was one
         new["memory"]["swap"] = -1
-    return update.changes(limits(former), new, version)
+    return new
+
+
+def _files(former: Settings, settings: Settings, version: str) -> list[CgroupFile]:
+    return update.changes(limits(former), _resources(former, settings), version)
 
 
 def _rewrite(bundles: Bundles, container: Container) -> None:

@@ -9,16 +9,18 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from isula_edge import errors
-from isula_edge.daemon import cri_config, keys
+from isula_edge.daemon import cri_config, keys, runtimes
 from isula_edge.image.hosts import canonical
 from isula_edge.oci import values
 from isula_edge.service import storage_options
-from isula_edge.service.config import EngineConfig, RuntimeConfig
+from isula_edge.service.config import EngineConfig
+from isula_edge.service.small import GC_OFF
 from isula_edge.version import COMMIT, VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from isula_edge.service.config import RuntimeConfig
     from isula_edge.snapshot.base import StorageOptions
 
 __all__ = ["DEFAULT_FILE", "DaemonConfig", "load", "parse_arguments"]
@@ -224,7 +226,8 @@ def _watermarks(table: dict[str, Any], path: str) -> dict[str, Any]:
     """Per cent of the disk between which unused images are removed; nothing when off."""
     high, low = table.get("image-gc-high") or 0, table.get("image-gc-low") or 0
     if not high:
-        return {}
+        # said, it holds on small machines too, which remove images by default
+        return {"image_gc_high": GC_OFF} if "image-gc-high" in table else {}
     low = low or max(high - 5, 0)
     if low >= high:
         raise errors.InvalidArgument(
@@ -272,15 +275,10 @@ def _hosts(listed: Sequence[str], given: Sequence[str], path: str) -> tuple[str,
 
 
 def _runtimes(table: dict[str, Any], path: str) -> dict[str, RuntimeConfig]:
-    found = {
-        name: RuntimeConfig(
-            item["path"], tuple(item.get("runtime-args") or item.get("runtimeArgs") or ())
-        )
-        for name, item in table.get("runtimes", {}).items()
-    }
-    if "lxc" in found or "lcr" in found:
-        raise errors.InvalidArgument(f"{path}: runtimes: lxc is built in and cannot be replaced")
-    return found
+    try:
+        return runtimes.parse(table.get("runtimes", {}))
+    except errors.InvalidArgument as error:
+        raise errors.InvalidArgument(f"{path}: {error.message}", ref=error.ref) from error
 
 
 def _size(key: str, value: str | int, path: str) -> int:

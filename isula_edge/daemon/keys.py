@@ -106,7 +106,7 @@ _WORDS = {
     "level": f"one of {', '.join(LEVELS)}",
     "driver": f"one of {', '.join(DRIVERS)}",
     "network-plugin": '"cni" or ""',
-    "runtimes": 'an object of {"path": …, "runtime-args": […]}',
+    "runtimes": "an object of runtimes by name",
     "ulimits": 'an object of {"Name": …, "Soft": …, "Hard": …}',
     "container-log": 'an object with "driver" and "opts"',
 }
@@ -201,13 +201,6 @@ def _entry_fits(kind: str, entry: tuple[str, Any]) -> bool:
         if name == "driver":
             return isinstance(value, str)
         return name == "opts" and _fits("strings", value)
-    if kind == "runtimes":
-        return (
-            isinstance(value, dict)
-            and isinstance(value.get("path"), str)
-            and value["path"].startswith("/")
-            and _strings(value.get("runtime-args") or value.get("runtimeArgs") or [])
-        )
     if kind == "ulimits":
         return (
             isinstance(value, dict)

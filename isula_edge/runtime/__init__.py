@@ -15,6 +15,6 @@ supervisor live on whatever happens to the daemon; its true exit code can be had
 
 from __future__ import annotations
 
-from isula_edge.runtime.base import Bundle, ExecProcess, ExecSpec, Runtime, Started
+from isula_edge.runtime.base import Bundle, ExecProcess, ExecSpec, Guest, Runtime, Started
 
-__all__ = ["Bundle", "ExecProcess", "ExecSpec", "Runtime", "Started"]
+__all__ = ["Bundle", "ExecProcess", "ExecSpec", "Guest", "Runtime", "Started"]

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Mapping
 
+    from isula_edge.cgroup.stats import GroupStats
     from isula_edge.sys.process import Identity
     from isula_edge.types import ContainerId
 
-__all__ = ["Bundle", "ExecProcess", "ExecSpec", "Runtime", "Started", "binds"]
+__all__ = [
+    "Bundle",
+    "ExecControl",
+    "ExecProcess",
+    "ExecSpec",
+    "Guest",
+    "Runtime",
+    "Started",
+    "binds",
+    "process_document",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +79,8 @@ class ExecProcess:
     """A running exec: its pid on the host and the daemon's ends of its streams.
 
     With a terminal ``master`` is the one stream, else ``stdin``, ``stdout``, ``stderr`` are
-    pipes (-1 where absent).  The owner closes them.
+    pipes (-1 where absent).  The owner closes them.  ``control`` is None where the process is
+    a child of the daemon: its exit status comes from the kernel, signals go to its pid.
     """
 
     pid: int
@@ -75,7 +88,26 @@ class ExecProcess:
     stdout: int = -1
     stderr: int = -1
     master: int = -1
-    extra: dict[str, Any] = field(default_factory=dict)
+    control: ExecControl | None = None
+
+
+class ExecControl(Protocol):
+    """What only the runtime can do to an exec's process.  Nothing here waits."""
+
+    exited: asyncio.Future[int]
+    """Its exit code (128 + signal), 255 when the runtime is gone."""
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Gives its terminal another size."""
+
+    def signal(self, number: int) -> None:
+        """Sends it a signal; one that has ended is fine."""
+
+    def close_input(self) -> None:
+        """Says that nothing more comes on its standard input; our end is closed already."""
+
+    def leave(self) -> None:
+        """Says that nobody is there any more: end of file, or SIGHUP from a terminal."""
 
 
 def binds(spec: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -86,10 +118,65 @@ def binds(spec: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
+def process_document(bundle: Bundle, spec: ExecSpec) -> dict[str, Any]:
+    """``process`` of the runtime-spec for an exec: init's, with what ``spec`` says."""
+    found = dict(bundle.spec["process"])
+    umask = {k: v for k, v in (found.get("user") or {}).items() if k == "umask"}
+    found.update(
+        terminal=spec.terminal,
+        args=spec.argv,
+        env=spec.env,
+        cwd=spec.cwd,
+        user={"uid": spec.uid, "gid": spec.gid, "additionalGids": list(spec.groups), **umask},
+    )
+    found.pop("consoleSize", None)
+    if spec.size:
+        found["consoleSize"] = {"height": spec.size[0], "width": spec.size[1]}
+    return found
+
+
+class Guest(Protocol):
+    """What only the runtime can do to a container whose processes may be in a virtual machine.
+
+    The pid of such a container is the virtual machine's or the shim's: signals, namespaces,
+    cgroups and /proc of the host say nothing about it.
+    """
+
+    def gone(self, bundle: Bundle) -> asyncio.Future[None]:
+        """A future that ends with the container, after its last output."""
+
+    async def alive(self, bundle: Bundle) -> bool:
+        """Whether it runs (or is paused) now; takes it up again after a restart."""
+
+    async def kill(self, bundle: Bundle, number: int) -> bool:
+        """Sends init a signal (SIGKILL: every process); False when it has ended."""
+
+    async def freeze(self, bundle: Bundle, frozen: bool) -> None:
+        """Freezes or thaws all processes."""
+
+    async def update(self, bundle: Bundle, resources: Mapping[str, Any]) -> None:
+        """Other limits, as ``linux.resources`` of the runtime-spec has them."""
+
+    async def stats(self, bundle: Bundle) -> GroupStats | None:
+        """What it uses, counted where it runs; None when it does not run."""
+
+    async def pids(self, bundle: Bundle) -> list[int]:
+        """Its processes as the host numbers them; those of a virtual machine are its own."""
+
+    def resize(self, bundle: Bundle, rows: int, columns: int) -> None:
+        """Gives its terminal another size, without waiting."""
+
+
 class Runtime(Protocol):
-    """A driver.  Every method may raise the classes of :mod:`isula_edge.errors`."""
+    """A driver.  Every method may raise the classes of :mod:`isula_edge.errors`.
+
+    ``guest`` is None where the processes are the host's, to be signalled, frozen, limited
+    and counted there.  ``runs_hooks``: it runs the hooks poststart and poststop itself.
+    """
 
     name: str
+    guest: Guest | None
+    runs_hooks: bool
 
     async def create(self, bundle: Bundle) -> None:
         """Starts the supervisor; its attach socket exists afterwards, no process runs yet."""
@@ -100,7 +187,7 @@ class Runtime(Protocol):
         Raises CommandNotFound / CommandNotExecutable when it cannot be, after clean-up.
         """
 
-    def exit_code(self, bundle: Bundle) -> int | None:
+    async def exit_code(self, bundle: Bundle) -> int | None:
         """The code of a container that has ended (128 + signal), None when unknown."""
 
     async def exec(self, bundle: Bundle, init: Identity, spec: ExecSpec) -> ExecProcess:

@@ -26,7 +26,7 @@ from isula_edge.cgroup.pods import open_cpuset
 from isula_edge.runtime import ctty, lxc_config, lxc_hooks, lxc_log, lxc_user
 from isula_edge.runtime.base import ExecProcess, ExecSpec, Started, binds
 from isula_edge.runtime.supervisor import exit_file
-from isula_edge.runtime.terminal import open_pty, pty_in
+from isula_edge.runtime.terminal import open_pty, pty_in, set_size
 from isula_edge.sys import atomic, paths, process, syscalls
 from isula_edge.sys.boot import boot_id
 from isula_edge.sys.capability import number
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from isula_edge.cgroup import Host
-    from isula_edge.runtime.base import Bundle
+    from isula_edge.runtime.base import Bundle, Guest
     from isula_edge.runtime.supervisor import Supervisor
     from isula_edge.sys.inotify import Watcher
     from isula_edge.sys.process import Identity, Reaper
@@ -54,6 +54,8 @@ class Lxc:
     """Runs bundles with lxc-start and liblxc."""
 
     name = "lxc"
+    guest: Guest | None = None
+    runs_hooks = False
 
     def __init__(
         self,
@@ -104,9 +106,7 @@ class Lxc:
         self._gates[bundle.id] = os.open(f"{run}/go", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             # by the shell, since /run may be mounted noexec
-            launch = self._supervisor.launch(
-                bundle, "/bin/sh", (f"{run}/launch",), env=config.inherited
-            )
+            launch = self._supervisor.launch(bundle, "/bin/sh", (f"{run}/launch",))
             if bundle.terminal:
                 gate = os.open(f"{run}/gate", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
                 self._terminal_gates[bundle.id] = gate
@@ -127,8 +127,8 @@ class Lxc:
         """Mounts of the programs that go before the container's own."""
         entry, inside, read_only = lxc_config.mount_entry, lxc_config.inside, ("bind", "ro")
         text = ""
-        if lxc_user.needed(bundle.spec["process"]):
-            path = lxc_user.install(bundle.dir, bundle.spec["process"])
+        if lxc_user.needed(bundle.spec):
+            path = lxc_user.install(bundle.dir, bundle.spec)
             lxc_hooks.give(bundle, path, bundle.dir)
             where = inside(bundle.spec, lxc_user.NAME)
             text += entry(path, where, (*read_only, "create=file"))
@@ -210,7 +210,7 @@ class Lxc:
         program = bundle.spec["process"]["args"][0]
         raise exec_error(program, number)
 
-    def exit_code(self, bundle: Bundle) -> int | None:
+    async def exit_code(self, bundle: Bundle) -> int | None:
         """From the LXC log, since lxc-start exits 0 whatever init did."""
         progress = lxc_log.read_progress(f"{bundle.run_dir}/lxc.log")
         if not progress.pid:
@@ -344,7 +344,7 @@ class Lxc:
         run = bundle.run_dir
         args = list(bundle.spec["process"]["args"])
         before = [ctty.NAME] if bundle.terminal else []
-        if lxc_user.needed(bundle.spec["process"]):
+        if lxc_user.needed(bundle.spec):
             before.append(lxc_user.NAME)
         if before:
             names = [lxc_config.inside(bundle.spec, name) for name in before]
@@ -381,6 +381,9 @@ class Lxc:
         path = await _line(f"{bundle.run_dir}/console")
         master, slave, name = open_pty()
         self._slaves[bundle.id] = slave
+        size = bundle.spec["process"].get("consoleSize")
+        if size:
+            set_size(slave, size["height"], size["width"])
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as sock:
                 sock.connect(path)

@@ -1,36 +1,75 @@
-"""The OCI command-line driver: runc, and anything with its commands, under conmon."""
+"""The OCI command-line driver: runc, and anything with its commands, under conmon.
+
+Nothing that a runtime's program does or leaves undone is relied on: every command has a time
+limit and is killed with its process group, and what it leaves of a container that is gone
+(processes, cgroups, its own state) is removed here.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import json
+import logging
 import os
+import shutil
+import signal
 import socket
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 from isula_edge import errors
-from isula_edge.runtime.base import ExecProcess, ExecSpec, Started
+from isula_edge.runtime import hooks
+from isula_edge.runtime.base import ExecProcess, ExecSpec, Started, process_document
 from isula_edge.runtime.lxc import _pipes
+from isula_edge.runtime.program import Program, last_words, one_line, program_error
 from isula_edge.runtime.supervisor import exit_file
 from isula_edge.runtime.terminal import set_size
-from isula_edge.sys import atomic, process
+from isula_edge.sys import atomic, process, trees
 from isula_edge.sys.boot import boot_id
 
 if TYPE_CHECKING:
-    from isula_edge.runtime.base import Bundle
+    from collections.abc import Sequence
+
+    from isula_edge.cgroup import Host
+    from isula_edge.runtime.base import Bundle, Guest
     from isula_edge.runtime.supervisor import Supervisor
     from isula_edge.sys.process import Identity, Reaper
 
-__all__ = ["OciCli"]
+__all__ = ["Limits", "OciCli"]
 
-_NOT_FOUND = ("executable file not found", "no such file or directory")
-_NOT_EXECUTABLE = ("permission denied", "exec format error", "is a directory")
+_log = logging.getLogger(__name__)
+_MARK = "ISULA_CONTAINER"
+"""A variable of the runtime's processes, by which those that it leaves behind are found."""
+_TERMINAL_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds that each command of a runtime may take; ``force`` is ``delete --force``."""
+
+    create: float = 120.0
+    start: float = 120.0
+    exec: float = 120.0
+    kill: float = 30.0
+    delete: float = 120.0
+    force: float = 120.0
+
+    @classmethod
+    def all(cls, seconds: float) -> Limits:
+        """The same for every command."""
+        return cls(**{field.name: seconds for field in fields(cls)})
 
 
 class OciCli:
     """Runs bundles with an OCI runtime's command line (``create``, ``start``, ``exec`` …)."""
+
+    guest: Guest | None = None
+    runs_hooks = True
+    _logs = True
+    """Whether the program has the global option ``--log``."""
+    _umask = True
+    """Whether an exec's process inherits the umask of the program."""
 
     def __init__(
         self,
@@ -40,37 +79,84 @@ class OciCli:
         reaper: Reaper,
         state: str,
         args: tuple[str, ...] = (),
+        cgroups: Host | None = None,
+        limits: Limits | None = None,
     ) -> None:
         self.name = name
-        self.program = program
+        self._program = Program(name, program)
         self._supervisor = supervisor
         self._reaper = reaper
         self._root = f"{state}/{name}/.root"
         self._args = ("--root", self._root, *args)
+        self._cgroups = cgroups
+        self._limits = limits or Limits()
+        # starts that have not succeeded: who knows what they have left
+        self._unsure: set[str] = set()
+
+    @property
+    def program(self) -> str:
+        """Path of the runtime's program."""
+        return self._program.path
+
+    def problem(self) -> str:
+        """Why the program cannot be executed, or ''."""
+        return self._program.problem()
 
     async def create(self, bundle: Bundle) -> None:
         """``create`` under conmon: the process exists and waits for ``start``."""
+        path = await self._program.check(self._reaper)
         os.makedirs(self._root, 0o700, exist_ok=True)
-        args = (*self._args, "--log", f"{bundle.run_dir}/runtime.log")
+        self._unsure.add(bundle.id)
+        limit = self._limits.create + hooks.patience(bundle)
         try:
-            await self._supervisor.launch(bundle, self.program, args)
+            pid = await self._supervisor.launch(
+                bundle,
+                path,
+                self._globals(f"{bundle.run_dir}/runtime.log"),
+                {_MARK: bundle.id},
+                limit,
+            )
+        except errors.DeadlineExceeded as error:
+            raise self._late("create", limit) from error
         except errors.Internal as error:
-            raise self._explain(bundle, error.message) from error
+            words = error.message
+            if not _says(words):
+                words = last_words(f"{bundle.run_dir}/runtime.log") or self._ended("create", 1)
+            raise self._explain(bundle, words) from error
+        self._check_parent(bundle, pid)
+
+    def _globals(self, log: str) -> tuple[str, ...]:
+        """Options before a command that writes its log there."""
+        return (*self._args, "--log", log) if self._logs else self._args
+
+    def _check_parent(self, bundle: Bundle, pid: int) -> None:
+        """Refuses a pid that is none of the container's: it would get the signals meant for it."""
+        supervisor = self._supervisor.identity(bundle)
+        found = trees.parent(pid)
+        if not found or supervisor is None or found != supervisor.pid:
+            what = "does not exist" if not found else "is none of its own"
+            raise errors.Internal(
+                f"runtime {self.name}: create reported process {pid}, which {what}",
+                kind="container",
+                ref=bundle.id,
+                hint=self._advice(),
+            )
 
     async def start(self, bundle: Bundle) -> Started:
         """``start``, then the identity of the process."""
-        await self._call(bundle, "start", bundle.id)
+        await self._call(bundle, "start", bundle.id, limit_s=self._limits.start)
         try:
             with open(f"{bundle.run_dir}/pidfile", encoding="ascii") as file:
-                pid = int(file.read())
+                pid = int(file.read(32))
         except (OSError, ValueError) as error:
             raise errors.Internal(
-                f"runtime {self.name} wrote no pid file", ref=bundle.id
+                f"runtime {self.name} wrote no pid file", ref=bundle.id, hint=self._advice()
             ) from error
         init = process.identify(pid) or process.Identity(pid, 0, boot_id())
+        self._unsure.discard(bundle.id)
         return Started(init, self._supervisor.identity(bundle))
 
-    def exit_code(self, bundle: Bundle) -> int | None:
+    async def exit_code(self, bundle: Bundle) -> int | None:
         """What conmon saw: it is the parent of the process."""
         try:
             with open(exit_file(bundle.run_dir), encoding="ascii") as file:
@@ -81,31 +167,30 @@ class OciCli:
     async def exec(self, bundle: Bundle, init: Identity, spec: ExecSpec) -> ExecProcess:
         """``exec --detach``: the process becomes a child of the daemon, a child subreaper."""
         del init
+        path = await self._program.check(self._reaper)
         folder = f"{bundle.run_dir}/exec-{os.urandom(6).hex()}"
         os.mkdir(folder, 0o700)
         try:
-            described = json.dumps(self._process(bundle, spec)).encode()
+            described = json.dumps(process_document(bundle, spec)).encode()
             atomic.write(f"{folder}/process.json", described, durable=False)
             argv = [
-                self.program, *self._args, "--log", f"{folder}/log", "exec", "--detach",
+                path, *self._globals(f"{folder}/log"), "exec", "--detach",
                 "--process", f"{folder}/process.json", "--pid-file", f"{folder}/pid",
             ]  # fmt: skip
             umask = (bundle.spec["process"].get("user") or {}).get("umask")
-            if umask is not None:
+            if umask is not None and self._umask:
                 # runc 1.1 has it for init only, others inherit runc's own
                 argv = ["/bin/sh", "-c", f'umask {umask:o}; exec "$@"', "sh", *argv]
             if spec.terminal:
                 return await self._exec_terminal(bundle, spec, folder, argv)
             ends, streams = _pipes(spec.stdin)
             try:
-                pid = process.spawn(
-                    [*argv, bundle.id], stdin=ends[0], stdout=ends[1], stderr=ends[2]
-                )
+                helper = self._spawn([*argv, bundle.id], ends)
             finally:
                 for fd in ends:
                     os.close(fd)
             try:
-                streams.pid = await self._exec_pid(bundle, pid, folder)
+                streams.pid = await self._exec_pid(bundle, helper, folder)
             except BaseException:
                 for fd in (streams.stdin, streams.stdout, streams.stderr):
                     if fd >= 0:
@@ -113,11 +198,7 @@ class OciCli:
                 raise
             return streams
         finally:
-            for name in ("process.json", "pid", "log", "tty"):
-                with contextlib.suppress(OSError):
-                    os.unlink(f"{folder}/{name}")
-            with contextlib.suppress(OSError):
-                os.rmdir(folder)
+            shutil.rmtree(folder, ignore_errors=True)
 
     async def _exec_terminal(
         self, bundle: Bundle, spec: ExecSpec, folder: str, argv: list[str]
@@ -131,11 +212,13 @@ class OciCli:
                 server.bind(path)
                 server.listen(1)
                 server.setblocking(False)
-                pid = process.spawn([*argv, "--tty", "--console-socket", path, bundle.id])
+                helper = self._spawn([*argv, "--tty", "--console-socket", path, bundle.id])
                 accept = asyncio.create_task(loop.sock_accept(server))
                 try:
-                    found = await self._exec_pid(bundle, pid, folder)
-                    client, _ = await asyncio.wait_for(accept, 10)
+                    found = await self._exec_pid(bundle, helper, folder)
+                    client, _ = await asyncio.wait_for(accept, _TERMINAL_S)
+                except TimeoutError as error:
+                    raise self._no_terminal(bundle, found) from error
                 finally:
                     accept.cancel()
                     await asyncio.gather(accept, return_exceptions=True)
@@ -143,46 +226,109 @@ class OciCli:
                 os.close(fd)
             with client:
                 client.setblocking(True)
-                client.settimeout(10)
-                _, fds, _, _ = socket.recv_fds(client, 4096, 1)
-        master = fds[0]
+                client.settimeout(_TERMINAL_S)
+                try:
+                    _, fds, _, _ = socket.recv_fds(client, 4096, 1)
+                    master = fds[0]
+                except (OSError, IndexError) as error:
+                    raise self._no_terminal(bundle, found) from error
         os.set_inheritable(master, False)
         if spec.size:
             set_size(master, *spec.size)
         return ExecProcess(found, master=master)
 
-    async def _exec_pid(self, bundle: Bundle, helper: int, folder: str) -> int:
-        code = await self._reaper.watch(self._reaper.spawned(helper))
-        if code:
-            raise self._explain(bundle, _last_line(f"{folder}/log") or f"exit status {code}")
-        with open(f"{folder}/pid", encoding="ascii") as file:
-            return int(file.read())
-
-    def _process(self, bundle: Bundle, spec: ExecSpec) -> dict[str, Any]:
-        base = dict(bundle.spec["process"])
-        umask = {k: v for k, v in (base.get("user") or {}).items() if k == "umask"}
-        base.update(
-            terminal=spec.terminal,
-            args=spec.argv,
-            env=spec.env,
-            cwd=spec.cwd,
-            user={
-                "uid": spec.uid,
-                "gid": spec.gid,
-                "additionalGids": list(spec.groups),
-                **umask,
-            },
+    def _no_terminal(self, bundle: Bundle, pid: int) -> errors.Internal:
+        """The error for an exec whose terminal did not come; the process is ended."""
+        found = process.identify(pid)
+        if found is not None:
+            process.signal_process(found, signal.SIGKILL)
+        return errors.Internal(
+            f"runtime {self.name}: exec sent no terminal",
+            kind="container",
+            ref=bundle.id,
+            hint=self._advice(),
         )
-        base.pop("consoleSize", None)
-        if spec.size:
-            base["consoleSize"] = {"height": spec.size[0], "width": spec.size[1]}
-        return base
+
+    def _spawn(self, argv: Sequence[str], ends: Sequence[int] = (-1, -1, -1)) -> int:
+        try:
+            pid = process.spawn(
+                argv, stdin=ends[0], stdout=ends[1], stderr=ends[2], new_session=True
+            )
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise self._program.unusable(f"{self.program}: {reason}") from error
+        return self._reaper.spawned(pid)
+
+    async def _exec_pid(self, bundle: Bundle, helper: int, folder: str) -> int:
+        ended = self._reaper.watch(helper)
+        try:
+            code = await asyncio.wait_for(asyncio.shield(ended), self._limits.exec)
+        except BaseException as error:
+            if not ended.done():
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(helper, signal.SIGKILL)
+            with contextlib.suppress(errors.Internal):
+                # it may have got as far as this before
+                found = process.identify(self._exec_child(bundle, folder))
+                if found is not None:
+                    process.signal_process(found, signal.SIGKILL)
+            if isinstance(error, TimeoutError):
+                raise self._late("exec", self._limits.exec) from error
+            raise
+        if code:
+            words = last_words(f"{folder}/log")
+            raise self._explain(bundle, words or self._ended("exec", code))
+        return self._exec_child(bundle, folder)
+
+    def _exec_child(self, bundle: Bundle, folder: str) -> int:
+        """The process that ``exec`` reported; Internal when it is none that it can have made."""
+        reason = "exec reported no process"
+        with (
+            contextlib.suppress(OSError, ValueError),
+            open(f"{folder}/pid", encoding="ascii") as file,
+        ):
+            pid = int(file.read(32))
+            # one that has ended already is nobody's child any more
+            if pid > 0 and trees.parent(pid) in (0, os.getpid()):
+                return pid
+            reason = f"exec reported process {pid}, which is none of its own"
+        raise errors.Internal(
+            f"runtime {self.name}: {reason}", kind="container", ref=bundle.id, hint=self._advice()
+        )
 
     async def delete(self, bundle: Bundle) -> None:
-        """``delete --force``; a container it does not know is fine."""
+        """``delete --force``, and whatever that leaves; a container it does not know is fine."""
         if os.path.exists(f"{self._root}/{bundle.id}"):
-            with contextlib.suppress(errors.EngineError):
-                await self._call(bundle, "delete", "--force", bundle.id)
+            try:
+                await self._forget(bundle)
+            except errors.EngineError as error:
+                _log.warning("container %s: %s", bundle.name, error)
+        await self._sweep(bundle)
+
+    async def _forget(self, bundle: Bundle) -> None:
+        await self._call(bundle, "delete", "--force", bundle.id, limit_s=self._limits.force)
+
+    async def _sweep(self, bundle: Bundle) -> None:
+        """Ends and removes what a runtime that failed has left of a container."""
+        supervisor = self._supervisor.identity(bundle)
+        if supervisor is not None and not os.path.exists(exit_file(bundle.run_dir)):
+            await trees.end_tree(supervisor)
+        if bundle.id in self._unsure:
+            mark = f"{_MARK}={bundle.id}".encode()
+            process.end_all("environ", lambda data: mark in data.split(b"\0"))
+            self._unsure.discard(bundle.id)
+        group = bundle.cgroup.strip("/")
+        if self._cgroups is not None and group:
+            left = [*filter(None, map(process.identify, self._cgroups.pids(group)))]
+            if left:
+                with contextlib.suppress(OSError, KeyError):
+                    # on version 1 what is frozen does not die
+                    self._cgroups.freeze(group, False)
+                if not await trees.end(left):
+                    _log.warning("processes in cgroup %s do not end", group)
+            self._cgroups.remove(group)
+        if bundle.id:
+            shutil.rmtree(f"{self._root}/{bundle.id}", ignore_errors=True)
 
     async def checkpoint(self, bundle: Bundle, folder: str, timeout_s: float) -> None:
         """criu's images of the running container in ``checkpoint`` below ``folder``, and its
@@ -204,65 +350,62 @@ class OciCli:
                 ref=bundle.id,
             ) from error
         if code:
-            text = _message(_last_line(log) or err.decode(errors="replace"))
+            words = one_line(last_words(log, err.decode(errors="replace")))
             raise errors.Internal(
-                f"runtime {self.name}: {text or f'exit status {code}'}",
+                f"runtime {self.name}: {words or self._ended('checkpoint', code)}",
                 kind="container",
                 ref=bundle.id,
             )
 
-    async def _call(self, bundle: Bundle, *words: str) -> bytes:
+    async def _call(self, bundle: Bundle, *words: str, limit_s: float, data: bytes = b"") -> bytes:
+        """What the command printed; the errors are this class's."""
+        path = await self._program.check(self._reaper)
         log = f"{bundle.run_dir}/runtime.log"
         try:
             code, out, err = await self._reaper.run(
-                [self.program, *self._args, "--log", log, *words]
+                [path, *self._globals(log), *words], timeout_s=limit_s, group=True, data=data
             )
-        except OSError as error:
-            raise errors.Unavailable(
-                f"cannot run {self.program}: {error.strerror}",
-                kind="runtime",
-                ref=self.name,
-                hint=f"install {self.name} or correct its path in daemon.json",
-            ) from error
         except TimeoutError as error:
-            raise errors.DeadlineExceeded(
-                f"{self.name} {words[0]} did not answer", kind="runtime", ref=self.name
-            ) from error
+            raise self._late(words[0], limit_s) from error
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise self._program.unusable(f"{path}: {reason}") from error
         if code:
-            text = _last_line(log) or err.decode(errors="replace").strip()
-            raise self._explain(bundle, text or f"exit status {code}")
+            text = one_line(last_words(log, err.decode(errors="replace")))
+            raise self._explain(bundle, text or self._ended(words[0], code))
         return out
+
+    # errors
+
+    def _advice(self) -> str:
+        return f"see whether {self.program} is an OCI runtime, and whole"
+
+    def _ended(self, verb: str, code: int) -> str:
+        how = f"was killed by signal {code - 128}" if code > 128 else f"ended with status {code}"
+        return f"{self.program} {verb} {how}"
+
+    def _late(self, verb: str, seconds: float) -> errors.DeadlineExceeded:
+        return errors.DeadlineExceeded(
+            f"runtime {self.name}: {self.program} {verb} did not end within {seconds:g} s and "
+            "was killed",
+            kind="runtime",
+            ref=self.name,
+            hint=f"see what it waits for (a hook, a device), or give {self.name} another timeout "
+            "in runtimes of daemon.json",
+        )
 
     def _explain(self, bundle: Bundle, text: str) -> errors.EngineError:
         """The error class for what the runtime said, kept in one place."""
-        plain = _message(text)
-        lower = plain.lower()
+        plain = one_line(text)
         program = (bundle.spec.get("process", {}).get("args") or [""])[0]
-        if "exec" in lower or "starting container process" in lower:
-            if any(word in lower for word in _NOT_FOUND):
-                return errors.CommandNotFound(plain, kind="command", ref=program)
-            if any(word in lower for word in _NOT_EXECUTABLE):
-                return errors.CommandNotExecutable(plain, kind="command", ref=program)
-        return errors.Internal(f"runtime {self.name}: {plain}", kind="container", ref=bundle.id)
+        return program_error(plain, program) or errors.Internal(
+            f"runtime {self.name}: {plain}",
+            kind="container",
+            ref=bundle.id,
+            hint=f"{self.program} said so",
+        )
 
 
-def _message(text: str) -> str:
-    """The ``msg`` of a logrus line, or the text itself."""
-    marker = 'msg="'
-    if marker in text:
-        start = text.index(marker) + len(marker)
-        end = text.rfind('"')
-        with contextlib.suppress(ValueError):
-            return str(json.loads(f'"{text[start:end]}"'))
-    return text.strip()
-
-
-def _last_line(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            lines = [line for line in file.read(1 << 20).splitlines() if "level=error" in line]
-    except OSError as error:
-        if error.errno != errno.ENOENT:
-            raise
-        return ""
-    return lines[-1] if lines else ""
+def _says(words: str) -> bool:
+    """Whether these are a runtime's own words, and not the supervisor's about its silence."""
+    return bool(words.strip()) and "could not create the container" not in words

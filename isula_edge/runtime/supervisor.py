@@ -11,11 +11,12 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import socket
 from typing import TYPE_CHECKING
 
 from isula_edge import errors
-from isula_edge.sys import process
+from isula_edge.sys import process, trees
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,6 +39,9 @@ STDOUT = 2
 """First byte of an attach packet that carries standard output."""
 STDERR = 3
 _START_TIMEOUT_S = 120.0
+_MAX_ANSWER = 1 << 20
+_MAX_WORDS = 1 << 16
+_FORK_S = 5.0
 
 
 def exit_file(run_dir: str) -> str:
@@ -122,10 +126,13 @@ class Supervisor:
         runtime: str,
         runtime_args: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
+        timeout_s: float = _START_TIMEOUT_S,
     ) -> int:
         """Starts conmon; the pid that the runtime's ``create`` wrote to its pid file.
 
-        Raises Internal with the runtime's own words when ``create`` failed.
+        Raises Internal with the runtime's own words when ``create`` failed, DeadlineExceeded
+        when it took too long: it is killed then with all that it has started, and also when
+        the caller is cancelled.
         """
         log_fd = os.open(
             f"{bundle.run_dir}/conmon.log",
@@ -162,9 +169,19 @@ class Supervisor:
         finally:
             os.close(write_fd)
             os.close(log_fd)
-        self._reaper.spawned(pid)
+        ended = self._reaper.watch(self._reaper.spawned(pid))
         try:
-            answer = await asyncio.wait_for(_sync_line(read_fd), _START_TIMEOUT_S)
+            answer = await asyncio.wait_for(_sync_line(read_fd), timeout_s)
+        except TimeoutError as error:
+            await self._abandon(bundle, pid, ended)
+            raise errors.DeadlineExceeded(
+                f"{runtime} create did not end within {timeout_s:g} s and was killed",
+                kind="runtime",
+                ref=runtime,
+            ) from error
+        except asyncio.CancelledError:
+            await self._abandon(bundle, pid, ended)
+            raise
         finally:
             os.close(read_fd)
         pid = int(answer["pid"])
@@ -173,6 +190,17 @@ class Supervisor:
         raise errors.Internal(
             _runtime_words(bundle, str(answer.get("message", ""))), kind="runtime", ref=runtime
         )
+
+    async def _abandon(self, bundle: Bundle, pid: int, ended: asyncio.Future[int]) -> None:
+        """Kills a supervisor that was started as ``pid``, and everything below it."""
+        with contextlib.suppress(TimeoutError):
+            # it ends as soon as it has written the pid of the one that stays
+            await asyncio.wait_for(asyncio.shield(ended), _FORK_S)
+        if not ended.done():
+            os.kill(pid, signal.SIGKILL)
+        found = identity(bundle)
+        if found is not None:
+            await trees.end_tree(found)
 
     def identity(self, bundle: Bundle) -> Identity | None:
         """The running supervisor of ``bundle``."""
@@ -218,7 +246,7 @@ async def _sync_line(fd: int) -> dict[str, int | str]:
         except BlockingIOError:
             return
         data += chunk
-        if (not chunk or b"\n" in data) and not done.done():
+        if (not chunk or b"\n" in data or len(data) > _MAX_ANSWER) and not done.done():
             done.set_result(None)
 
     loop.add_reader(fd, readable)
@@ -229,7 +257,7 @@ async def _sync_line(fd: int) -> dict[str, int | str]:
     try:
         answer = json.loads(data.splitlines()[0])
         return {"pid": int(answer["data"]), "message": str(answer.get("message", ""))}
-    except (IndexError, ValueError, KeyError, TypeError):
+    except (IndexError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return {"pid": -1, "message": data.decode(errors="replace")}
 
 
@@ -239,9 +267,11 @@ def _runtime_words(bundle: Bundle, message: str) -> str:
         return message.strip()
     with (
         contextlib.suppress(OSError),
-        open(f"{bundle.run_dir}/conmon.log", encoding="utf-8", errors="replace") as file,
+        open(f"{bundle.run_dir}/conmon.log", "rb") as file,
     ):
-        text = file.read().strip()
-        if text:
-            return text.splitlines()[-1]
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(size - _MAX_WORDS, 0))
+        lines = [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+        if lines:
+            return lines[-1]
     return "the runtime could not create the container"

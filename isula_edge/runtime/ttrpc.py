@@ -16,9 +16,10 @@ import struct
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from isula_edge import errors
+from isula_edge.runtime.protobuf import field, fields, number, signed
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
 __all__ = [
     "MAX_MESSAGE",
@@ -39,7 +40,6 @@ MAX_MESSAGE = 4 << 20
 REQUEST, RESPONSE, DATA = 1, 2, 3
 _REMOTE_OPEN = 2
 _HEADER = struct.Struct(">IIBB")
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MAX_RUNNING = 64
 _SKIP = 1 << 16
 # google.rpc.Code; 2 (UNKNOWN) is what a Go program's plain errors become
@@ -95,27 +95,26 @@ class Request(NamedTuple):
 
     def encode(self) -> bytes:
         """As protobuf."""
-        parts = [_field(1, self.service.encode()), _field(2, self.method.encode())]
-        parts.append(_field(3, self.payload))
-        if self.timeout_ns:
-            parts.append(_tag(4, _VARINT) + _varint(self.timeout_ns))
+        parts = [field(1, self.service.encode()), field(2, self.method.encode())]
+        parts.append(field(3, self.payload))
+        parts.append(number(4, self.timeout_ns))
         for key, value in self.metadata:
-            parts.append(_field(5, _field(1, key.encode()) + _field(2, value.encode()), empty=True))
+            parts.append(field(5, field(1, key.encode()) + field(2, value.encode()), empty=True))
         return b"".join(parts)
 
     @classmethod
     def decode(cls, data: bytes) -> Request:
         """The request in ``data``; ValueError when it is none."""
         texts, payload, timeout_ns, metadata = {1: "", 2: ""}, b"", 0, []
-        for number, value in _fields(data):
-            if number in texts and isinstance(value, bytes):
-                texts[number] = value.decode()
-            elif number == 3 and isinstance(value, bytes):
+        for place, value in fields(data):
+            if place in texts and isinstance(value, bytes):
+                texts[place] = value.decode()
+            elif place == 3 and isinstance(value, bytes):
                 payload = value
-            elif number == 4 and isinstance(value, int):
-                timeout_ns = _signed(value)
-            elif number == 5 and isinstance(value, bytes):
-                pair = {key: text for key, text in _fields(value) if isinstance(text, bytes)}
+            elif place == 4 and isinstance(value, int):
+                timeout_ns = signed(value)
+            elif place == 5 and isinstance(value, bytes):
+                pair = {key: text for key, text in fields(value) if isinstance(text, bytes)}
                 metadata.append((pair.get(1, b"").decode(), pair.get(2, b"").decode()))
         return cls(texts[1], texts[2], payload, timeout_ns, tuple(metadata))
 
@@ -131,20 +130,20 @@ class Response(NamedTuple):
         """As protobuf."""
         status = b""
         if self.code:
-            status = _tag(1, _VARINT) + _varint(self.code) + _field(2, self.message.encode())
-        return _field(1, status) + _field(2, self.payload)
+            status = number(1, self.code) + field(2, self.message.encode())
+        return field(1, status) + field(2, self.payload)
 
     @classmethod
     def decode(cls, data: bytes) -> Response:
         """The response in ``data``; ValueError when it is none."""
         payload, code, message = b"", 0, ""
-        for number, value in _fields(data):
-            if number == 2 and isinstance(value, bytes):
+        for place, value in fields(data):
+            if place == 2 and isinstance(value, bytes):
                 payload = value
-            elif number == 1 and isinstance(value, bytes):
-                for part, inner in _fields(value):
+            elif place == 1 and isinstance(value, bytes):
+                for part, inner in fields(value):
                     if part == 1 and isinstance(inner, int):
-                        code = _signed(inner)
+                        code = signed(inner)
                     elif part == 2 and isinstance(inner, bytes):
                         message = inner.decode()
         return cls(payload, code, message)
@@ -160,62 +159,6 @@ class Response(NamedTuple):
         if self.code:
             raise _CODES.get(self.code, errors.Internal)(self.message or f"code {self.code}")
         return self.payload
-
-
-def _varint(value: int) -> bytes:
-    value &= 2**64 - 1
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def _signed(value: int) -> int:
-    return value - 2**64 if value >> 63 else value
-
-
-def _tag(number: int, kind: int) -> bytes:
-    return _varint(number << 3 | kind)
-
-
-def _field(number: int, data: bytes, *, empty: bool = False) -> bytes:
-    """A field of bytes or text; nothing for an empty one, as proto3 wants it."""
-    return _tag(number, _BYTES) + _varint(len(data)) + data if data or empty else b""
-
-
-def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Number and value of every field; ValueError for what is no protobuf message."""
-    place = 0
-    while place < len(data):
-        tag, place = _read_varint(data, place)
-        number, kind = tag >> 3, tag & 7
-        if not 0 < number < 1 << 29:
-            raise ValueError(f"no field has the number {number}")
-        if kind == _VARINT:
-            value, place = _read_varint(data, place)
-            yield number, value
-            continue
-        if kind == _BYTES:
-            size, place = _read_varint(data, place)
-        elif kind in (_FIXED32, _FIXED64):
-            size = 4 if kind == _FIXED32 else 8
-        else:
-            raise ValueError(f"no field is of kind {kind}")
-        if size > len(data) - place:
-            raise ValueError("a field ends behind its message")
-        yield number, data[place : place + size]
-        place += size
-
-
-def _read_varint(data: bytes, place: int) -> tuple[int, int]:
-    value = 0
-    for count, byte in enumerate(data[place : place + 10]):
-        value |= (byte & 0x7F) << 7 * count
-        if byte < 0x80:
-            return value & 2**64 - 1, place + count + 1
-    raise ValueError("a number does not end")
 
 
 class Frame(NamedTuple):
@@ -262,15 +205,16 @@ class Client:
         method: str,
         payload: bytes = b"",
         *,
-        timeout_s: float,
+        timeout_s: float | None,
         metadata: tuple[tuple[str, str], ...] = (),
     ) -> bytes:
-        """The payload of the answer.
+        """The payload of the answer; a ``timeout_s`` of None waits for as long as it takes.
 
         Raises the error that the other side says, TimeoutError when it does not answer in
         time, ResourceExhausted when the request is too large to be sent, and Broken.
         """
-        request = Request(service, method, payload, int(timeout_s * 1e9), metadata).encode()
+        limit_ns = int((timeout_s or 0) * 1e9)
+        request = Request(service, method, payload, limit_ns, metadata).encode()
         if len(request) > MAX_MESSAGE:
             raise errors.ResourceExhausted(
                 f"a request of {len(request)} bytes is too large", kind="ttrpc", ref=method

@@ -12,10 +12,20 @@ __all__ = ["CriConfig", "EngineConfig", "RuntimeConfig"]
 
 @dataclass(frozen=True, slots=True)
 class RuntimeConfig:
-    """An OCI runtime of the administrator's: program and arguments before the command."""
+    """A runtime of the administrator's.
+
+    ``path`` is absolute or a name to be found in PATH; ``args`` go before the command.
+    ``type`` is "oci" (a command line) or "shim" (containerd's shim of version 2), to which
+    ``options`` belong, named as containerd does (``ConfigPath``, ``BinaryName`` …).  With ``vm``
+    the container is in a virtual machine.  ``timeout_s`` is for one command, 0 being the default.
+    """
 
     path: str
     args: tuple[str, ...] = ()
+    type: str = "oci"
+    options: dict[str, Any] = field(default_factory=dict)
+    vm: bool = False
+    timeout_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

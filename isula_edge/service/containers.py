@@ -13,7 +13,7 @@ from isula_edge import errors
 from isula_edge.container import logs as container_logs
 from isula_edge.container.record import Container
 from isula_edge.container.streams import relay_exec
-from isula_edge.container.update import take_limits
+from isula_edge.container.update import take_limits, take_limits_inside
 from isula_edge.image import reference
 from isula_edge.image.run_config import check_run_config
 from isula_edge.oci import options as oci_options
@@ -203,12 +203,16 @@ class Containers:
         """Copies streams until the container ends; its exit code."""
 
         def deliver(number: int) -> None:
-            process.signal_process(container.state.init(), number)
+            self._engine.background(self._signal(container, number))
 
         ended = container.ended
         await attachment.relay(session, stdin and container.settings.interactive, deliver)
         await ended.wait()
         return container.state.exit_code
+
+    async def _signal(self, container: Container, number: int) -> None:
+        with contextlib.suppress(errors.EngineError, OSError):
+            await self._life.signal(container, number)
 
     def attach(self, container: Container) -> Attachment:
         """A connection to the streams of a running container."""
@@ -261,12 +265,20 @@ class Containers:
                 container.settings, change, cpuset=sets["cpuset"], mems=sets["mems"]
             )
             engine.host_limits.check(settings)
-            await asyncio.to_thread(
-                take_limits, container, settings, self._table, engine.bundles, engine.cgroups
-            )
+            await self._take_limits(container, settings)
         engine.events.container(
             "update", container.id, {"image": container.image, "name": container.name}
         )
+
+    async def _take_limits(self, container: Container, settings: Settings) -> None:
+        engine = self._engine
+        guest = engine.life.runtime(container.runtime).guest
+        if guest is None or not container.running:
+            await asyncio.to_thread(
+                take_limits, container, settings, self._table, engine.bundles, engine.cgroups
+            )
+            return
+        await take_limits_inside(container, settings, self._table, engine.bundles, guest)
 
     async def rename(self, container: Container, name: str) -> None:
         """Gives it another name."""
@@ -369,7 +381,7 @@ class Containers:
         uid, gid = int(user.get("uid", 0)), int(user.get("gid", 0))
         groups = tuple(user.get("additionalGids") or ())
         if params.get("user"):
-            root = f"/proc/{container.state.pid}/root"
+            root = self._root(container)
             found = self._engine.bundles.user(container, root, str(params["user"]))
             uid, gid, groups = found.uid, found.gid, found.groups
             own = [*(container.image_config.get("Env") or ()), *container.settings.env]
@@ -403,6 +415,12 @@ class Containers:
             bool(params.get("stdin")),
             size_of(params),
         )
+
+    def _root(self, container: Container) -> str:
+        """A running container's root: as its processes see it, where those are the host's."""
+        if self._life.runtime(container.runtime).guest is None:
+            return f"/proc/{container.state.pid}/root"
+        return str(self._engine.bundles.load(container).spec["root"]["path"])
 
     # logs and processes
 
@@ -448,7 +466,7 @@ class Containers:
                 f"Container {container.name} is not running", kind="container", ref=container.id
             )
         return await limits.process_table(
-            self._engine.reaper, self._life.pids(container), list(args) or ["-ef"]
+            self._engine.reaper, await self._life.pids(container), list(args) or ["-ef"]
         )
 
     # listing

@@ -11,7 +11,6 @@ import fcntl
 import logging
 import os
 import shutil
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from isula_edge import errors, kernel, profile
@@ -25,8 +24,8 @@ from isula_edge.oci.capabilities import bounding_set
 from isula_edge.profile import elf
 from isula_edge.profile import seccomp as filters
 from isula_edge.runtime.lxc import Lxc
-from isula_edge.runtime.oci_cli import OciCli
 from isula_edge.runtime.supervisor import Supervisor
+from isula_edge.service import runtimes
 from isula_edge.service.check import Marker, check_after_crash
 from isula_edge.service.containers import Containers
 from isula_edge.service.events import Events
@@ -34,6 +33,7 @@ from isula_edge.service.images import Images
 from isula_edge.service.limits import HostLimits
 from isula_edge.service.platforms import Platforms
 from isula_edge.service.pods import Pods
+from isula_edge.service.small import fitted
 from isula_edge.service.stats import Stats
 from isula_edge.snapshot.choose import DRIVERS, choose_driver
 from isula_edge.snapshot.layers import LayerStore
@@ -67,7 +67,7 @@ class Engine:
 
     def __init__(self, config: EngineConfig) -> None:
         self.profile = profile.load()
-        self.config = _fitted(config, self.profile)
+        self.config = fitted(config, self.profile)
         self.warnings: list[str] = []
         self._damaged: list[str] = []
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -135,7 +135,7 @@ class Engine:
 
     def reconfigure(self, config: EngineConfig) -> None:
         """Takes over what may change while it runs: mirrors, registries, downloads at once."""
-        self.config = _fitted(config, self.profile)
+        self.config = fitted(config, self.profile)
         self.images.reconfigure(self.config)
 
     # opening
@@ -243,16 +243,10 @@ class Engine:
                 shutil.which("lxc-start") or "/usr/bin/lxc-start",
             )
         }
-        driver = ("--systemd-cgroup",) if config.systemd_cgroup else ()
-        for name, runtime in config.runtimes.items():
-            args = tuple(word for word in runtime.args if word not in driver) + driver
-            found[name] = OciCli(name, runtime.path, supervisor, self.reaper, config.state, args)
-        for name in ("runc", "crun"):
-            path = shutil.which(name)
-            if name not in found and (path or name == "runc"):
-                found[name] = OciCli(
-                    name, path or f"/usr/bin/{name}", supervisor, self.reaper, config.state, driver
-                )
+        found |= runtimes.command_line_drivers(config, supervisor, self.reaper, self.cgroups)
+        used = {container.runtime for container in self.table}
+        found |= runtimes.shim_drivers(config, supervisor, self.reaper, self.watcher, used)
+        self._supervisor = supervisor
         return found
 
     def _seccomp_filter(self, text: str, capabilities: set[str]) -> dict[str, Any] | None:
@@ -270,8 +264,14 @@ class Engine:
 
     def runtime_name(self, text: str) -> str:
         """The name of a driver for what a user calls it ('' is the default); InvalidArgument."""
-        name = text.lower() or self.default_runtime
-        name = _ALIASES.get(name, name)
+        wanted = text.lower() or self.default_runtime
+        wanted = _ALIASES.get(wanted, wanted)
+        name = next((name for name in self.runtimes if name.lower() == wanted.lower()), wanted)
+        shim = None if name in self.runtimes else runtimes.shim_of_type(name)
+        if shim is not None:
+            self.runtimes[name] = runtimes.shim_driver(
+                name, shim, self.config, self._supervisor, self.reaper, self.watcher
+            )
         if name not in self.runtimes:
             raise errors.InvalidArgument(
                 f"runtime {text} is not supported",
@@ -328,14 +328,6 @@ def _lock(graph: str) -> int:
             hint="stop it, or give this one another --graph, --state and --host",
         ) from None
     return fd
-
-
-def _fitted(config: EngineConfig, arch: profile.Profile) -> EngineConfig:
-    """``config`` with what the profile says for a machine of little memory."""
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if config.max_concurrent_downloads or memory >= arch.small_memory:
-        return config
-    return replace(config, max_concurrent_downloads=arch.small_concurrent_downloads)
 
 
 def _cgroup_host() -> Host:

@@ -33,6 +33,7 @@ _WINDOW_NS = 10**8
 """A rate over less time would be noise: the one before is given again."""
 _LAYER_AGE_NS = 10 * 10**9
 _FIRST_LAYER_S = 1.0
+_Guests = dict[str, GroupStats | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,8 +179,9 @@ class Stats:
     ) -> list[ContainerUsage]:
         """What each of ``containers`` uses now, in their order."""
         layers = await self._layers.of(containers)
+        guests = await self._guests(containers)
         async with self._lock:
-            return await asyncio.to_thread(self._containers, containers, layers, detailed)
+            return await asyncio.to_thread(self._containers, containers, layers, guests, detailed)
 
     async def pod(
         self, pod: Pod, containers: Sequence[Container], *, detailed: bool = False
@@ -191,25 +193,49 @@ class Stats:
         self, pods: Sequence[tuple[Pod, Sequence[Container]]], *, detailed: bool = False
     ) -> list[PodUsage]:
         """What each pod with its running containers uses now, in their order."""
-        layers = await self._layers.of([item for _, listed in pods for item in listed])
+        every = [item for _, listed in pods for item in listed]
+        layers = await self._layers.of(every)
+        guests = await self._guests(every)
         async with self._lock:
-            return await asyncio.to_thread(self._pods, pods, layers, detailed)
+            return await asyncio.to_thread(self._pods, pods, layers, guests, detailed)
+
+    async def _guests(self, containers: Sequence[Container]) -> _Guests:
+        """What those use that only their runtime can count: None where it does not tell."""
+        asked = {
+            item.id: guest.stats(self._engine.bundles.load(item))
+            for item in containers
+            if item.running
+            and (guest := self._engine.life.runtime(item.runtime).guest) is not None
+        }
+        told = await asyncio.gather(*asked.values(), return_exceptions=True)
+        return {
+            key: answer if isinstance(answer, GroupStats) else None
+            for key, answer in zip(asked, told, strict=True)
+        }
 
     # in a thread
 
     def _containers(
-        self, containers: Iterable[Container], layers: dict[str, LayerUsage], detailed: bool
+        self,
+        containers: Iterable[Container],
+        layers: dict[str, LayerUsage],
+        guests: _Guests,
+        detailed: bool,
     ) -> list[ContainerUsage]:
         self._rates.forget(time.monotonic_ns() - _FORGET_NS)
-        return [self._one(item, layers.get(item.id), detailed) for item in containers]
+        return [self._one(item, layers.get(item.id), guests, detailed) for item in containers]
 
     def _one(
-        self, container: Container, layer: LayerUsage | None, detailed: bool
+        self, container: Container, layer: LayerUsage | None, guests: _Guests, detailed: bool
     ) -> ContainerUsage:
         cgroups, group = self._engine.cgroups, self._engine.bundles.cgroup(container)
         found, rate = None, None
         held, max_files = None, None
-        if container.running:
+        if container.id in guests:
+            found = guests[container.id]
+            if found is not None:
+                rate = self._rates.add(container.id, found.cpu_ns, time.monotonic_ns())
+        elif container.running:
             found, rate = self._group(container.id, group, detailed)
             if detailed:
                 held = descriptors.count(cgroups.pids(group))
@@ -229,13 +255,14 @@ class Stats:
         self,
         pods: Sequence[tuple[Pod, Sequence[Container]]],
         layers: dict[str, LayerUsage],
+        guests: _Guests,
         detailed: bool,
     ) -> list[PodUsage]:
         paths = {pod.id: pod.namespaces.get("network") for pod, _ in pods}
         networks = netdev.interfaces(path for path in paths.values() if path)
         found = []
         for pod, listed in pods:
-            containers = self._containers(listed, layers, detailed)
+            containers = self._containers(listed, layers, guests, detailed)
             group, rate = None, None
             if parent := group_dir(pod.cgroup_parent, systemd=self._engine.config.systemd_cgroup):
                 group, rate = self._group(pod.id, parent, detailed)

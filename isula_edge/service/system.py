@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from isula_edge.container.record import Status
+from isula_edge.service import runtimes
 from isula_edge.version import API_VERSION, COMMIT, OCI_RUNTIME_SPEC, VERSION
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def info(engine: Engine) -> dict[str, Any]:
         "root_dir": engine.config.graph,
         "default_runtime": engine.default_runtime,
         "runtimes": sorted(engine.runtimes),
+        "runtime_details": runtimes.details(engine.runtimes, engine.config.runtimes),
         "registry_mirrors": list(engine.config.registry_mirrors),
         "quarantined": engine.quarantined(),
         "degraded": [
