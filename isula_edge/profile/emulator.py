@@ -6,19 +6,21 @@ import contextlib
 import os
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from isula_edge.profile.profile import all_profiles
 
-__all__ = ["Entry", "advice", "entries", "handles", "registered"]
+if TYPE_CHECKING:
+    from isula_edge.profile.profile import Profile
+
+__all__ = ["Entry", "advice", "entries", "handles", "pattern", "registered", "sample"]
 
 BINFMT = "/proc/sys/fs/binfmt_misc"
-# what runs programs for a processor's 32-bit state, which a profile's emulator does not
-_EMULATORS_32 = {"EM_386": "qemu-i386", "EM_ARM": "qemu-arm"}
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An enabled entry: programs whose bytes match are run by ``path``."""
+    """An entry: programs whose bytes match are run by ``path``, if it is ``enabled``."""
 
     name: str
     path: str
@@ -26,6 +28,15 @@ class Entry:
     offset: int
     magic: bytes
     mask: bytes
+    enabled: bool = True
+
+    @property
+    def held_open(self) -> bool:
+        """Whether the emulator was opened when it was registered (flag F, Linux 4.8).
+
+        Without, the kernel looks for it in each container's own root file system.
+        """
+        return "F" in self.flags
 
     def matches(self, data: bytes) -> bool:
         """Whether a file that begins with ``data`` is run by it."""
@@ -38,7 +49,7 @@ class Entry:
 
 def _parse(name: str, text: str) -> Entry | None:
     fields = dict(line.partition(" ")[::2] for line in text.splitlines() if " " in line)
-    if not text.startswith("enabled") or "magic" not in fields:
+    if not text.startswith(("enabled", "disabled")) or "magic" not in fields:
         return None
     try:
         magic = bytes.fromhex(fields["magic"])
@@ -51,13 +62,17 @@ def _parse(name: str, text: str) -> Entry | None:
             int(fields.get("offset", "0")),
             magic,
             mask,
+            text.startswith("enabled"),
         )
     except ValueError:
         return None
 
 
-def entries(folder: str = "") -> list[Entry]:
-    """Every enabled entry with a magic number; none where binfmt_misc is not mounted."""
+def entries(folder: str = "", *, disabled: bool = False) -> list[Entry]:
+    """Every enabled entry with a magic number; none where binfmt_misc is not mounted.
+
+    With ``disabled`` also those that are switched off.
+    """
     top = folder or BINFMT
     names: list[str] = []
     with contextlib.suppress(OSError):
@@ -71,7 +86,7 @@ def entries(folder: str = "") -> list[Entry]:
             open(f"{top}/{name}", encoding="ascii", errors="replace") as file,
         ):
             entry = _parse(name, file.read())
-            if entry is not None:
+            if entry is not None and (entry.enabled or disabled):
                 found.append(entry)
     return found
 
@@ -92,28 +107,41 @@ def registered(folder: str = "") -> list[tuple[str, Entry]]:
     known = entries(folder)
     for profile in all_profiles():
         for entry in known:
-            if entry.matches(_sample(profile.native[0])):
+            if entry.matches(sample(profile)):
                 found.append((profile.architecture, entry))
                 break
     return found
 
 
-def _sample(native: tuple[str, int]) -> bytes:
-    """The first bytes of an executable for a processor."""
-    from elftools.elf.enums import ENUM_E_MACHINE
+def pattern(profile: Profile) -> tuple[bytes, bytes]:
+    """Magic number and mask of the executables of a profile's architecture.
 
-    machine, bits = native
-    ident = b"\x7fELF" + bytes((bits // 32, 1, 1)) + bytes(9)
-    return ident + b"\x02\x00" + int(ENUM_E_MACHINE[machine]).to_bytes(2, "little") + bytes(44)
+    An ELF file of its class and byte order, whatever its ABI's name; e_type is ET_EXEC or
+    ET_DYN (position independent); the machine (elf(5)).
+    """
+    ident = b"\x7fELF" + bytes((profile.elf[1] // 32, 1, 1)) + bytes(9)
+    magic = ident + b"\x02\x00" + profile.elf_machine.to_bytes(2, "little")
+    return magic, b"\xff" * 7 + b"\x00" + b"\xff" * 8 + b"\xfe\xff\xff\xff"
+
+
+def sample(profile: Profile) -> bytes:
+    """The first bytes of an executable of a profile's architecture."""
+    return pattern(profile)[0] + bytes(44)
 
 
 def advice(machine: str, bits: int) -> str:
     """What to do so that programs for ``machine`` run."""
     for profile in all_profiles():
-        if (machine, bits) in profile.native:
-            program = _EMULATORS_32.get(machine, profile.emulator)
+        if (machine, bits) == profile.elf:
             return (
-                f"register {program}-static in binfmt_misc with the flags F and OC "
-                "(package qemu-user-static), or pull the image for this platform"
+                f"isula emulator install {profile.architecture} registers "
+                f"{profile.emulator}-static (package {profile.emulator_package}), or pull the "
+                "image for this platform"
             )
+        for other in profile.compat:
+            if (machine, bits) == other.elf and other.emulator:
+                return (
+                    f"register {other.emulator}-static in binfmt_misc with the flags F and OC "
+                    f"(package {profile.emulator_package}), or pull the image for this platform"
+                )
     return "pull the image for this platform"

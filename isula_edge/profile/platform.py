@@ -12,29 +12,14 @@ import re
 from typing import TYPE_CHECKING
 
 from isula_edge import errors
-from isula_edge.profile.profile import load
+from isula_edge.profile.profile import all_profiles, load, named
 from isula_edge.types import Platform
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["choose", "host_platform", "normal", "parse", "runs_on"]
+__all__ = ["choose", "host_platform", "normal", "parse", "runs_on", "supersedes"]
 
-# words that image authors and users write -> (GOARCH, variant)
-_WORDS = {
-    "x86_64": ("amd64", ""),
-    "x86-64": ("amd64", ""),
-    "aarch64": ("arm64", ""),
-    "armhf": ("arm", "v7"),
-    "armel": ("arm", "v6"),
-    "armv7l": ("arm", "v7"),
-    "armv6l": ("arm", "v6"),
-    "armv5tel": ("arm", "v5"),
-    "i386": ("386", ""),
-    "i686": ("386", ""),
-}
-# what an entry without variant means (OCI image-spec, image index: platform variants)
-_DEFAULTS = {"arm64": "v8", "amd64": "v1", "arm": "v7"}
 _WORD = re.compile(r"[A-Za-z0-9_.-]+")
 _VARIANT = re.compile(r"v(\d+)(?:\.(\d+))?")
 
@@ -59,8 +44,8 @@ def parse(text: str) -> Platform:
 def normal(platform: Platform) -> Platform:
     """The same platform in the words of the OCI image-spec."""
     architecture, variant = platform.architecture.lower(), platform.variant.lower()
-    if architecture in _WORDS:
-        architecture, implied = _WORDS[architecture]
+    if architecture in _words():
+        architecture, implied = _words()[architecture]
         variant = variant or implied
     if variant.isdigit():
         variant = f"v{variant}"
@@ -68,16 +53,24 @@ def normal(platform: Platform) -> Platform:
 
 
 @functools.cache
+def _words() -> dict[str, tuple[str, str]]:
+    """Words that machines, image authors and users have -> (GOARCH, variant)."""
+    found = {}
+    for profile in all_profiles():
+        for word in (*profile.machines, *profile.words):
+            found[word] = (profile.architecture, profile.words.get(word, ""))
+        for other in profile.compat:
+            found |= dict.fromkeys(other.words, (other.architecture, ""))
+    # GOARCH's own words imply nothing
+    return {word: meaning for word, meaning in found.items() if word != meaning[0]}
+
+
+@functools.cache
 def host_platform() -> Platform:
     """This machine's platform with the highest variant its processor runs."""
     machine = os.uname().machine
-    if machine.startswith("arm"):
-        level = re.match(r"armv(\d)", machine)
-        # ARMv8 in its 32-bit state runs v7 code
-        number = min(int(level[1]), 7) if level else 7
-        return Platform("linux", "arm", f"v{number}")
     profile = load(machine)
-    variant = profile.default_variant
+    variant = profile.words.get(machine) or profile.default_variant
     flags = _cpu_flags()
     for step in profile.levels:
         if not step.flags <= flags:
@@ -99,7 +92,9 @@ def _cpu_flags(path: str = "/proc/cpuinfo") -> frozenset[str]:
 
 def _level(architecture: str, variant: str) -> tuple[int, int] | None:
     """A variant as a number; None for one that is no number."""
-    word = variant or _DEFAULTS.get(architecture, "")
+    profile = named(architecture)
+    # what an entry without variant means (OCI image-spec, image index: platform variants)
+    word = variant or (profile.default_variant if profile is not None else "")
     if not word:
         return (0, 0)
     found = _VARIANT.fullmatch(word)
@@ -138,6 +133,23 @@ def choose(entries: Sequence[Platform | None], want: Platform) -> int | None:
         if rank is not None and (best is None or rank > best[0]):
             best = (rank, number)
     return best[1] if best is not None else None
+
+
+def supersedes(new: Platform, old: Platform, want: Platform) -> bool:
+    """Whether ``new``, got for ``want`` under a name, leaves no use for ``old`` under it.
+
+    So it is when ``old`` runs on ``want`` too and has at least the variant of ``new``: it
+    would be taken before ``new`` or in its place.  An older ``arm/v6`` beside a new
+    ``arm/v7`` stays for those who ask for it.
+    """
+    wanted = normal(want)
+    if not old.architecture:
+        return True
+    ours, theirs = _rank(new, wanted), _rank(old, wanted)
+    if theirs is None:
+        return False
+    # got for this platform although it is for another one: what it would be passed over for
+    return ours is None or theirs[:2] >= ours[:2]
 
 
 def runs_on(image: Platform, machine: Platform) -> bool:

@@ -1,4 +1,7 @@
-"""The profile of an architecture, read from ``profiles/<arch>/profile.toml``."""
+"""The profile of an architecture, read from ``profiles/<arch>/profile.toml``.
+
+``profiles/README.md`` says what each key means.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from typing import Any
 from isula_edge import errors
 from isula_edge.sys.data import data_dir
 
-__all__ = ["Level", "Profile", "all_profiles", "load", "shared_seccomp"]
+__all__ = ["Compat", "Level", "Profile", "Small", "all_profiles", "load", "named", "shared_seccomp"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,27 +26,69 @@ class Level:
 
 
 @dataclass(frozen=True, slots=True)
+class Compat:
+    """Another architecture whose programs the processor runs too.
+
+    ``elf`` is (e_machine, bits), ``emulator`` what runs them elsewhere; '' where that
+    architecture has a profile of its own, which says so.
+    """
+
+    architecture: str
+    words: tuple[str, ...]
+    elf: tuple[str, int]
+    emulator: str
+
+
+@dataclass(frozen=True, slots=True)
+class Small:
+    """Defaults of a machine with less than ``memory`` bytes.
+
+    ``log_max_size`` is in bytes, the watermarks are per cent of the disk, and the age of an
+    image that may go is seconds.
+    """
+
+    memory: int
+    concurrent_downloads: int
+    log_max_size: int
+    image_gc_high: int
+    image_gc_low: int
+    image_gc_min_age_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Profile:
     """What differs on one architecture.
 
     ``name`` is the folder's, ``architecture`` GOARCH's word, ``machines`` those of
-    ``uname -m``; ``native`` holds (e_machine, bits) of programs the processor runs itself,
-    ``emulator`` the qemu-user program that runs them elsewhere.  ``small_memory`` is in
-    bytes.
+    ``uname -m``; ``words`` maps further ones to the variant that they imply.  ``elf`` is
+    (e_machine, bits) of its programs; ``native`` holds these and the pairs of all others
+    that the processor runs itself.  ``emulator`` is the qemu-user program that runs them
+    elsewhere, in Debian's ``emulator_package``.  ``page_sizes`` are bytes.
     """
 
     name: str
     architecture: str
     machines: tuple[str, ...]
+    words: dict[str, str]
     default_variant: str
     levels: tuple[Level, ...]
-    native: tuple[tuple[str, int], ...]
+    elf: tuple[str, int]
+    elf_machine: int
+    elf_flags: int
+    compat: tuple[Compat, ...]
+    page_sizes: tuple[int, ...]
     emulator: str
+    emulator_package: str
     seccomp_architectures: tuple[str, ...]
+    seccomp_words: tuple[str, ...]
     seccomp_allow: tuple[str, ...]
-    small_memory: int
-    small_concurrent_downloads: int
+    small: Small
     default_runtime: str
+
+    @property
+    def native(self) -> tuple[tuple[str, int], ...]:
+        """(e_machine, bits) of programs that the processor runs itself, its own first."""
+        return (self.elf, *(item.elf for item in self.compat))
 
 
 def _read(path: str) -> dict[str, Any]:
@@ -52,24 +97,36 @@ def _read(path: str) -> dict[str, Any]:
 
 
 def _profile(name: str, data: dict[str, Any]) -> Profile:
-    platform, seccomp, limits = data["platform"], data["seccomp"], data["limits"]
+    platform, elf, seccomp = data["platform"], data["elf"], data["seccomp"]
     return Profile(
         name,
         platform["architecture"],
         tuple(platform["machines"]),
-        platform.get("default_variant", ""),
+        dict(platform.get("words", {})),
+        platform["default_variant"],
         tuple(
             Level(item["name"], frozenset(item["flags"].split()))
             for item in platform.get("variants", ())
         ),
-        tuple((machine, bits) for machine, bits in data["elf"]["native"]),
+        (elf["name"], int(elf["bits"])),
+        int(elf["machine"]),
+        int(elf["flags"]),
+        tuple(_compat(item) for item in data.get("compat", ())),
+        tuple(data["memory"]["page_sizes"]),
         data["emulator"]["program"],
+        data["emulator"]["package"],
         tuple(seccomp["architectures"]),
+        tuple(seccomp["words"]),
         tuple(seccomp["allow"].split()),
-        int(limits["small_memory"]),
-        int(limits["small_concurrent_downloads"]),
+        Small(**data["small"]),
         data["runtime"]["default"],
     )
+
+
+def _compat(item: dict[str, Any]) -> Compat:
+    machine, bits = item["elf"]
+    words, emulator = item.get("words", ()), item.get("emulator", "")
+    return Compat(item["architecture"], tuple(words), (machine, int(bits)), emulator)
 
 
 @functools.cache
@@ -100,6 +157,11 @@ def load(machine: str = "") -> Profile:
             hint=f"profiles exist for {known}; add a folder for {word} to profiles/",
         )
     return found
+
+
+def named(architecture: str) -> Profile | None:
+    """The profile of an architecture by GOARCH's word; None when there is none."""
+    return next((item for item in all_profiles() if item.architecture == architecture), None)
 
 
 def shared_seccomp() -> dict[str, Any]:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["default_filter", "from_json", "to_lxc"]
 
-_NATIVE_WORDS = {"amd64": ("amd64", "x86", "x32"), "arm64": ("arm64", "arm")}
 _ACTIONS = {
     "SCMP_ACT_ALLOW": "allow",
     "SCMP_ACT_KILL": "kill",
@@ -121,9 +120,8 @@ def from_json(
     if flags:
         found["flags"] = flags
     syscalls = _list(data, "syscalls")
-    found["syscalls"] = [
-        _entry(item) for item in syscalls if _applies(item, held, machine.architecture)
-    ]
+    words = set(machine.seccomp_words)
+    found["syscalls"] = [_entry(item) for item in syscalls if _applies(item, held, words)]
     return found
 
 
@@ -184,10 +182,9 @@ def _names(item: Mapping[str, Any]) -> list[str]:
     return names
 
 
-def _applies(item: Any, held: set[str], architecture: str) -> bool:
+def _applies(item: Any, held: set[str], words: set[str]) -> bool:
     if not isinstance(item, dict):
         raise _bad("an entry of syscalls is no object")
-    words = set(_NATIVE_WORDS.get(architecture, (architecture,)))
     place = f"{_names(item)[0]}: "
     includes, excludes = (_object(item, key, place) for key in ("includes", "excludes"))
     arches, caps, kernel = _conditions(includes, f"{place}includes.")

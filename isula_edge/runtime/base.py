@@ -139,8 +139,17 @@ class Guest(Protocol):
     """What only the runtime can do to a container whose processes may be in a virtual machine.
 
     The pid of such a container is the virtual machine's or the shim's: signals, namespaces,
-    cgroups and /proc of the host say nothing about it.
+    cgroups and /proc of the host say nothing about it.  ``vm`` says that there is one: then
+    the containers of a pod need a sandbox, whose virtual machine they share.
     """
+
+    vm: bool
+
+    async def create_sandbox(self, bundle: Bundle) -> None:
+        """Makes and starts a pod's sandbox: a container without streams or log.
+
+        :meth:`Runtime.delete` ends it, once its members are gone.
+        """
 
     def gone(self, bundle: Bundle) -> asyncio.Future[None]:
         """A future that ends with the container, after its last output."""

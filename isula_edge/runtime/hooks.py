@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from isula_edge.runtime.base import Bundle
     from isula_edge.sys.process import Reaper
 
-__all__ = ["command", "listed", "run_hooks", "state", "variables"]
+__all__ = ["command", "listed", "patience", "run_hooks", "state", "variables"]
 
 _DEFAULT_TIMEOUT_S = 120
 
@@ -39,9 +39,8 @@ def listed(bundle: Bundle, *names: str) -> list[dict[str, Any]]:
 
 
 def variables(hook: dict[str, Any]) -> list[str]:
-    """``NAME=VALUE`` of a hook; without a name it would be an option or a program to env(1)."""
-    pairs = hook.get("env") or ()
-    return [pair for pair in pairs if pair.find("=") > 0 and not pair.startswith("-")]
+    """``NAME=VALUE`` of a hook; without a name it would be a program to env(1)."""
+    return [pair for pair in hook.get("env") or () if pair.find("=") > 0]
 
 
 def command(hook: dict[str, Any]) -> list[str]:
@@ -50,9 +49,15 @@ def command(hook: dict[str, Any]) -> list[str]:
     args = list(hook.get("args") or [hook["path"]])
     # env -i: a hook sees just the variables that are listed for it
     return [
-        "/usr/bin/env", "-i", *variables(hook),
+        "/usr/bin/env", "-i", "--", *variables(hook),
         "/usr/bin/timeout", "-s", "KILL", seconds, hook["path"], *args[1:],
     ]  # fmt: skip
+
+
+def patience(bundle: Bundle) -> float:
+    """Seconds that the hooks of a start were allowed to take, beyond what a start may take."""
+    kinds = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart")
+    return float(sum(hook.get("timeout") or 0 for hook in listed(bundle, *kinds)))
 
 
 async def run_hooks(bundle: Bundle, name: str, status: str, pid: int, reaper: Reaper) -> list[str]:

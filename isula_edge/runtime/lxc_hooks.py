@@ -1,15 +1,19 @@
-"""What LXC does only by hooks: OCI hooks, sysctls, device nodes, a last look at the OOM killer.
+"""What LXC does only by hooks: OCI hooks, sysctls, device nodes, the NIS domain, and a last
+look at the OOM killer.
 
 LXC's hooks in the order in which they run, and what each is used for:
 
 - ``start-host``: on the host, once the container is set up: mounts with shared propagation,
   OCI prestart and createRuntime;
 - ``pre-mount``: in the container's namespaces with the host's files: sysctls, since LXC
-  itself would write them when /proc/sys is read-only already;
+  itself would write them when /proc/sys is read-only already, the domain name among them;
 - ``mount``: the same, with everything mounted: OCI createContainer;
 - ``autodev``: with /dev made: device nodes of linux.devices;
 - ``start``: in the container: OCI startContainer;
 - ``stop``: on the host, while the cgroup still exists: whether the OOM killer was there.
+
+Those in the container's namespaces get the environment that LXC gives to the container: where
+there is one, :func:`isula_edge.runtime.lxc_user.carries_environment` keeps it empty.
 """
 
 from __future__ import annotations
@@ -22,7 +26,8 @@ from typing import TYPE_CHECKING, Any
 
 from isula_edge import errors
 from isula_edge.runtime import hooks
-from isula_edge.runtime.lxc_config import inside, is_shared, mount_entry, root_ids
+from isula_edge.runtime.lxc_config import root_ids
+from isula_edge.runtime.lxc_mounts import BIND_FLAGS, clean, inside, is_shared, mount_entry
 from isula_edge.snapshot.mapped import let_in
 from isula_edge.sys import atomic, paths, process
 
@@ -120,8 +125,8 @@ def _before(bundle: Bundle) -> Iterator[str]:
 
 
 def _shared_words(mount: dict[str, Any]) -> tuple[str, str, str]:
-    flag = "ro" if "ro" in mount["options"] else "rw"
-    return mount["source"], mount["destination"], flag
+    flags = [option for option in mount["options"] if option in ("ro", *BIND_FLAGS)]
+    return mount["source"], clean(mount["destination"]), ",".join(flags)
 
 
 def _inside(bundle: Bundle) -> Iterator[str]:
@@ -154,7 +159,10 @@ def _name(hook: dict[str, Any], name: str) -> str:
 
 
 def _sysctls(bundle: Bundle) -> Iterator[str]:
-    for key, value in ((bundle.spec.get("linux") or {}).get("sysctl") or {}).items():
+    table = dict((bundle.spec.get("linux") or {}).get("sysctl") or {})
+    if bundle.spec.get("domainname"):
+        table["kernel.domainname"] = bundle.spec["domainname"]
+    for key, value in table.items():
         file = shlex.quote("/proc/sys/" + key.replace(".", "/"))
         text = shlex.quote(str(value))
         sorry = shlex.quote(f"sysctl {key}={value} is refused by the kernel")
@@ -172,7 +180,7 @@ def _devices(bundle: Bundle) -> Iterator[str]:
         '{ [ "$6:$7" = 0:0 ] || chown "$6:$7" "$1"; } || exit 1; }'
     )
     for device in found:
-        path = device["path"]
+        path = clean(device["path"])
         if path.startswith("/dev/"):
             # a tmpfs of LXC's that holds nothing of the image's
             yield f'mkdir -p -m 755 "$LXC_ROOTFS_MOUNT"{shlex.quote(os.path.dirname(path))}'

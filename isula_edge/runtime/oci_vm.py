@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 import signal
 import time
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,7 @@ _ALIVE = ("created", "running", "paused")
 class OciVm(OciCli):
     """An OCI command line with one virtual machine for each container."""
 
+    vm = True
     _logs = False
     _umask = False
 
@@ -65,6 +67,12 @@ class OciVm(OciCli):
             await super()._forget(bundle)
 
     # what only the runtime can do
+
+    async def create_sandbox(self, bundle: Bundle) -> None:
+        """``create`` and ``start`` under a supervisor of its own."""
+        os.makedirs(os.path.dirname(supervisor.exit_file(bundle.run_dir)), 0o700, exist_ok=True)
+        await self.create(bundle)
+        await self.start(bundle)
 
     @staticmethod
     def _shim(bundle: Bundle) -> Identity | None:

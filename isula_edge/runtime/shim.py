@@ -214,12 +214,31 @@ class ShimRuntime:
 
     # what only the shim can do
 
+    async def create_sandbox(self, bundle: Bundle) -> None:
+        """Starts a server and has it make and run the sandbox."""
+        found = shim_process.find_shim(self.program)
+        os.symlink(bundle.spec["root"]["path"], f"{bundle.run_dir}/rootfs")
+        await self._listen()
+        address = await shim_process.start(
+            self._reaper, self._shim(found), bundle.id, bundle.run_dir
+        )
+        self._keep(bundle, address)
+        task = await self._task(bundle)
+        await task.create(
+            bundle.id, bundle.run_dir, options=self._options(found), timeout_s=self._create_s
+        )
+        await task.start(bundle.id)
+
     def gone(self, bundle: Bundle) -> asyncio.Future[None]:
         """Ends with the container, when its output has been read or does not end."""
         return asyncio.create_task(self._over(bundle))
 
     async def _over(self, bundle: Bundle) -> None:
         event = self._exits.setdefault(bundle.id, asyncio.Event())
+        if not os.path.isdir(shim_streams.folder(bundle)):
+            # a sandbox has no streams
+            await self._waited(bundle)
+            return
         watch = self._watcher.add(
             shim_streams.folder(bundle), syscalls.IN_CREATE, lambda name: self._closed(bundle, name)
         )
@@ -248,7 +267,9 @@ class ShimRuntime:
                 return (await task.wait(bundle.id)).exit_status
             except Gone:
                 # the next connection tells whether it was the shim or just this one
-                continue
+                if self._tasks.get(bundle.id) is task:
+                    del self._tasks[bundle.id]
+                await task.close()
             except errors.EngineError as error:
                 _log.warning("container %s: %s", bundle.name, error)
                 return None
@@ -282,7 +303,7 @@ class ShimRuntime:
         if state.status not in _ALIVE:
             return False
         for name in os.listdir(bundle.run_dir):
-            if name.startswith(PREFIX):
+            if name.startswith(PREFIX) and os.path.isdir(f"{bundle.run_dir}/{name}"):
                 self._spawn(drop_output(task, bundle, name))
         return True
 

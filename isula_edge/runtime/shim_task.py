@@ -100,6 +100,7 @@ class Task:
         """Ends the connection; the shim and its containers go on.  Waiting calls raise Gone."""
         await self._client.close()
         await self._watch
+        self._set_closed(None)
 
     async def _call(
         self, method: str, request: Message, answer: type[_Answer], timeout_s: float | None

@@ -22,6 +22,7 @@ from isula_edge.network import Attach, Dns, Network, end_plugins
 from isula_edge.pod import files, namespaces
 from isula_edge.pod.record import Pod, PodSpec
 from isula_edge.service.attempts import Attempts
+from isula_edge.service.sandboxes import Sandboxes
 from isula_edge.snapshot.base import remove_tree
 from isula_edge.store.records import RecordStore, read_record, write_record
 from isula_edge.sys import process, syscalls
@@ -65,6 +66,7 @@ class Pods:
         self._by_id: dict[str, Pod] = {}
         self._names: dict[str, str] = {}
         self._attempts: Attempts[Pod] = Attempts()
+        self.sandboxes = Sandboxes(engine, self._folder)
         # a failed pod's network could not be taken away: tried again with the next pod
         self._leftover = False
         os.makedirs(self._folder, 0o711, exist_ok=True)
@@ -165,6 +167,7 @@ class Pods:
             found = await self.network.attach(self._attachment(pod))
             pod.ips = found.ips
             files.write_hosts(self.folder(pod), self.hostname(pod), pod.ips, node=False)
+        await self.sandboxes.make(pod)
 
     def _prepare(self, pod: Pod) -> None:
         self._records.write(pod.id, pod.to_record())
@@ -259,6 +262,8 @@ class Pods:
             self._names.pop(pod.spec.key, None)
 
     async def _disconnect(self, pod: Pod) -> None:
+        # a virtual machine uses the addresses as long as it is there
+        await self.sandboxes.end(pod)
         if pod.network:
             await self.network.detach(self._attachment(pod))
             pod.network, pod.ips = False, []
@@ -390,6 +395,7 @@ class Pods:
             return True
         held = [path for kind, path in pod.namespaces.items() if path and kind != "pid"]
         alive = pod.pause is None or pod.pause.alive()
+        alive = alive and await self.sandboxes.alive(pod)
         if pod.ready and not (alive and all(map(namespaces.pinned, held))):
             pod.ready, pod.exited_ns = False, time.time_ns()
             self._note(pod)
@@ -428,14 +434,20 @@ class Pods:
             _log.warning("a network attachment of a pod that is gone: %s", error)
 
     def _watch(self, pod: Pod) -> None:
-        if pod.pause is not None and pod.ready:
-            self._engine.background(self._wait_for_pause(pod, pod.pause))
+        if not pod.ready:
+            return
+        if pod.pause is not None:
+            gone = process.gone(pod.pause)
+            self._engine.background(self._wait_for(pod, gone, "pause process"))
+        sandbox = self.sandboxes.gone(pod)
+        if sandbox is not None:
+            self._engine.background(self._wait_for(pod, sandbox, "sandbox"))
 
-    async def _wait_for_pause(self, pod: Pod, holder: process.Identity) -> None:
+    async def _wait_for(self, pod: Pod, gone: asyncio.Future[None], what: str) -> None:
         """The pod is over when the first process of its pid namespace ends."""
-        await process.gone(holder)
+        await gone
         if pod.ready:
-            _log.warning("the pause process of pod %s has ended", pod.id[:12])
+            _log.warning("the %s of pod %s has ended", what, pod.id[:12])
             pod.ready, pod.exited_ns = False, time.time_ns()
             self._note(pod)
             self._engine.events.pod("stop", pod.id, {"name": pod.spec.key})

@@ -19,32 +19,41 @@ MACHINES = {"x86_64": 62, "aarch64": 183}
 """uname's machine word -> ELF's e_machine."""
 
 _NUMBERS = {
-    "x86_64": {"capset": 126, "fchown": 93, "prctl": 157, "setresuid": 117, "umask": 95},
-    "aarch64": {"capset": 91, "fchown": 55, "prctl": 167, "setresuid": 147, "umask": 166},
-}
+    "x86_64": {
+        "capset": 126, "fchown": 93, "ioprio_set": 251, "prctl": 157, "sched_setattr": 314,
+        "setresuid": 117, "umask": 95,
+    },
+    "aarch64": {
+        "capset": 91, "fchown": 55, "ioprio_set": 30, "prctl": 167, "sched_setattr": 274,
+        "setresuid": 147, "umask": 166,
+    },
+}  # fmt: skip
 _EXIT = 126
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A system call with arguments of 32 bits; ``needed`` ends the program when it fails."""
+    """A system call with arguments of 32 bits; ``needed`` ends the program when it fails.
+
+    ``said`` is the address and length of what is written to standard error before that.
+    """
 
     name: str
     args: tuple[int, ...]
     needed: bool = True
+    said: tuple[int, int] = (0, 0)
 
 
-def code(machine: str, calls: Sequence[Call]) -> bytes:
+def code(machine: str, calls: Sequence[Call], environment: int = 0) -> bytes:
     """``calls``, then execve(argv[1], &argv[1], envp).
 
+    ``environment`` is the address of the table of variables to give, 0 for the program's own.
     The program's exit status is 126 when a call that is needed or the execve fails, 127
     when there is nothing to execute.
     """
-    make, execute = {"x86_64": (_x86_64, _X86_64_EXECUTE), "aarch64": (_aarch64, _aarch64_end())}[
-        machine
-    ]
+    make, execute = {"x86_64": (_x86_64, _x86_64_end), "aarch64": (_aarch64, _aarch64_end)}[machine]
     numbers = _NUMBERS[machine]
-    return b"".join(make(numbers[call.name], call) for call in calls) + execute
+    return b"".join(make(numbers[call.name], call) for call in calls) + execute(environment)
 
 
 def x86_64(number: int, *args: int) -> bytes:
@@ -58,12 +67,15 @@ def x86_64(number: int, *args: int) -> bytes:
 
 def aarch64(number: int, *args: int) -> list[int]:
     """The same; instructions of 32 bits."""
-    words = []
-    for register, value in enumerate(args):
-        words.append(_movz(register, value & 0xFFFF))
-        if value >> 16:
-            words.append(0xF2A00000 | ((value >> 16) << 5) | register)  # movk
+    words = [word for register, value in enumerate(args) for word in _load(register, value)]
     return [*words, _movz(8, number), _SVC]
+
+
+def _load(register: int, value: int) -> list[int]:
+    words = [_movz(register, value & 0xFFFF)]
+    if value >> 16:
+        words.append(0xF2A00000 | ((value >> 16) << 5) | register)  # movk
+    return words
 
 
 def _movz(register: int, value: int) -> int:
@@ -73,21 +85,26 @@ def _movz(register: int, value: int) -> int:
 _SVC = 0xD4000001
 
 
-_X86_64_EXECUTE = bytes.fromhex(
-    "488b7c2410"  # rdi = argv[1]
-    "488d742410"  # rsi = &argv[1]
-    "488b0c24 488d54cc10"  # rdx = envp = rsp + 16 + 8 * argc
-    "b83b000000 0f05"  # execve
-    "bf7e000000"  # edi = 126
-    "83f8fe 7505 bf7f000000"  # 127 for -ENOENT
-    "b8e7000000 0f05"  # exit_group
-)
+def _x86_64_end(environment: int) -> bytes:
+    found = bytes.fromhex("488b7c2410")  # rdi = argv[1]
+    found += bytes.fromhex("488d742410")  # rsi = &argv[1]
+    if environment:
+        found += b"\xba" + struct.pack("<I", environment)  # edx
+    else:
+        found += bytes.fromhex("488b0c24 488d54cc10")  # rdx = envp = rsp + 16 + 8 * argc
+    return found + bytes.fromhex(
+        "b83b000000 0f05"  # execve
+        "bf7e000000"  # edi = 126
+        "83f8fe 7505 bf7f000000"  # 127 for -ENOENT
+        "b8e7000000 0f05"  # exit_group
+    )
 
 
 def _x86_64(number: int, call: Call) -> bytes:
     found = x86_64(number, *call.args)
     if call.needed:
-        end = x86_64(231, _EXIT)  # exit_group
+        end = x86_64(1, 2, *call.said) if call.said[0] else b""  # write
+        end += x86_64(231, _EXIT)  # exit_group
         found += bytes.fromhex("85c0 79") + bytes([len(end)]) + end  # test eax, eax; jns
     return found
 
@@ -95,17 +112,21 @@ def _x86_64(number: int, call: Call) -> bytes:
 def _aarch64(number: int, call: Call) -> bytes:
     words = aarch64(number, *call.args)
     if call.needed:
-        end = aarch64(94, _EXIT)
+        end = aarch64(64, 2, *call.said) if call.said[0] else []  # write
+        end += aarch64(94, _EXIT)
         words += [0xB6F80000 | (len(end) + 1 << 5), *end]  # tbz x0, #63, behind the end
     return struct.pack(f"<{len(words)}I", *words)
 
 
-def _aarch64_end() -> bytes:
-    words = [
+def _aarch64_end(environment: int) -> bytes:
+    own = [
         0xF94003E3,  # ldr x3, [sp]           argc
+        0x8B030C22,  # add x2, x1, x3, lsl #3 envp
+    ]
+    words = [
         0x910043E1,  # add x1, sp, #16        &argv[1]
         0xF9400BE0,  # ldr x0, [sp, #16]      argv[1]
-        0x8B030C22,  # add x2, x1, x3, lsl #3 envp
+        *(_load(2, environment) if environment else own),
         *aarch64(221),  # execve
         0xB100081F,  # cmn x0, #2             -ENOENT?
         _movz(0, _EXIT), _movz(1, 127),

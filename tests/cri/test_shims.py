@@ -1,0 +1,120 @@
+"""Pods of a runtime that is a shim: one server for a pod, and with a VM one sandbox."""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.cri import node as nodes
+from tests.cri.leavings import gone, processes
+from tests.rig import until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.cri.node import Machine, Node
+
+pytestmark = [pytest.mark.root, pytest.mark.lxc]
+
+RUNC = "io.containerd.runc.v2"
+
+
+@pytest.fixture(scope="module")
+def shims(images: Path) -> Iterator[Machine]:
+    """An engine of its own with two handlers: a shim, and one that says it has a VM."""
+    runtimes = {
+        "shim": {"runtimeType": RUNC},
+        "machine": {"runtimeType": RUNC, "vm": True},
+    }
+    with tempfile.TemporaryDirectory(prefix="isula-shims-", dir="/var/tmp") as folder:
+        os.chmod(folder, 0o711)
+        with nodes.machine(Path(folder), images, runtimes=runtimes) as found:
+            yield found
+
+
+@pytest.fixture(params=["shim", "machine"])
+def guest(request: pytest.FixtureRequest, shims: Machine) -> Iterator[Node]:
+    """A client for each of the two handlers; nothing of its pods is left afterwards."""
+    found = nodes.Node(shims, request.param)
+    try:
+        yield found
+    finally:
+        found.close()
+    gone(shims)
+
+
+def servers(*ids: str) -> list[str]:
+    """Process ids of the shims that were started for one of ``ids``."""
+    found = (line.split() for line in processes(set(ids)))
+    return [words[0] for words in found if words[1:2] and "containerd-shim-runc-v2" in words[1]]
+
+
+def test_a_pod_of_two_containers(guest: Node) -> None:
+    pod = guest.pod()
+    first = pod.run("sh", "-c", "echo out; echo err >&2; exec sleep 1000")
+    second = pod.run("sh", "-c", "hostname; exit 7")
+    assert second.wait().exit_code == 7
+    assert second.printed() == [first.output("hostname")]
+    assert first.exec("sh", "-c", "echo hello; exit 3").code == 3
+    until(lambda: first.log.exists() and first.printed() == ["out"], "the output")
+    assert first.printed("stderr") == ["err"]
+    assert len(servers(pod.id, first.id, second.id)) == 1
+    stats = guest.call("ContainerStats", container_id=first.id).stats
+    assert stats.memory.working_set_bytes.value > 0
+    first.stop()
+    assert first.status().exit_code == 137
+    pod.stop()
+    assert not servers(pod.id, first.id, second.id)
+    assert pod.status().state == nodes.NOT_READY
+
+
+def test_a_restart_of_the_engine(guest: Node) -> None:
+    pod = guest.pod()
+    stays, ends = pod.run(), pod.run("sh", "-c", "sleep 1; exit 5")
+    guest.machine.own.restart(signal.SIGKILL)
+    again = nodes.Node(guest.machine, guest.handler)
+    try:
+        for container in (stays, ends):
+            container.pod.node = again
+        assert pod.status().state == nodes.READY
+        assert stays.output("echo", "there") == "there"
+        assert ends.wait().exit_code == 5
+        pod.remove()
+    finally:
+        again.close()
+
+
+def test_only_a_virtual_machine_needs_a_sandbox(shims: Machine) -> None:
+    for handler, count in (("shim", 0), ("machine", 1)):
+        node = nodes.Node(shims, handler)
+        try:
+            assert len(servers(node.pod().id)) == count
+        finally:
+            node.close()
+    gone(shims)
+
+
+def test_a_sandbox_that_dies_ends_its_pod(shims: Machine) -> None:
+    node = nodes.Node(shims, "machine")
+    try:
+        pod = node.pod()
+        container = pod.run()
+        (server,) = servers(pod.id)
+        os.kill(int(server), signal.SIGKILL)
+        until(lambda: pod.status().state == nodes.NOT_READY, "the pod not being ready")
+        assert container.wait().exit_code == 137
+    finally:
+        node.close()
+    gone(shims)
+
+
+def test_a_shim_that_is_absent_fails_the_pod(shims: Machine) -> None:
+    engine = shims.own
+    found = engine.isula("run", "--rm", "--runtime", "io.containerd.absent.v2", "busybox", "true")
+    assert found.code == 125
+    assert "runtime io.containerd.absent.v2 is not supported" in found.err
