@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from isula_cri.streaming import Streaming
     from isula_edge.container.record import Container
     from isula_edge.container.streams import Session
+    from isula_edge.runtime.base import ExecProcess
 
 __all__ = ["Backend", "StreamCalls"]
 
@@ -133,7 +134,7 @@ class StreamCalls:
             code = await asyncio.wait_for(asyncio.shield(relay), seconds)
         except (TimeoutError, asyncio.CancelledError) as error:
             # nobody waits for it any more, so it must not go on
-            self._end(container, running.pid)
+            await self._end(container, running)
             await asyncio.wait({relay})
             if isinstance(error, asyncio.CancelledError):
                 raise
@@ -146,13 +147,20 @@ class StreamCalls:
             stdout=bytes(collected.stdout), stderr=bytes(collected.stderr), exit_code=code
         )
 
-    def _end(self, container: Container, root: int) -> None:
-        """Kills a process with its children, those that it makes meanwhile too."""
-        pids = self._node.engine.life.pids
+    async def _end(self, container: Container, running: ExecProcess) -> None:
+        """Kills a process with its children, those that it makes meanwhile too.
+
+        Of a virtual machine's only the process itself can be reached.
+        """
+        life, root = self._node.engine.life, running.pid
+        guest = life.runtime(container.runtime).guest
+        if running.control is not None and guest is not None and guest.vm:
+            running.control.signal(signal.SIGKILL)
+            return
         stopped: set[int] = set()
-        while (found := _kill_tree(root, pids(container), signal.SIGSTOP)) != stopped:
+        while (found := _kill_tree(root, await life.pids(container), signal.SIGSTOP)) != stopped:
             stopped = found
-        _kill_tree(root, pids(container))
+        _kill_tree(root, await life.pids(container))
 
     async def Exec(self, request: Any, context: Any) -> Any:  # noqa: N802
         """A URL at which a command's streams can be had once."""

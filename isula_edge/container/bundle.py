@@ -176,6 +176,7 @@ class Bundles:
                 paths.ensure_target(rootfs, workdir, directory=True)
         files = settings.files or self._files(container, folder)
         document = self.document(container, rootfs, user, workdir, files, mounts)
+        oci_spec.check_texts(document, utf8=container.runtime != "lxc")
         if ids is not None:
             staging.bind_devices(document)
             staging.reachable(document, self.run_dir(container))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import signal
@@ -17,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 from isula_edge import errors
 from isula_edge.container import leftovers, logs, programs, staging
 from isula_edge.container.record import Container, Status
+from isula_edge.container.starting import PATIENCE_S, Starts
 from isula_edge.container.streams import Attachment
 from isula_edge.oci import values
 from isula_edge.runtime.hooks import run_hooks
+from isula_edge.runtime.supervisor import ended as supervisor_ended
 from isula_edge.snapshot.base import remove_tree
 from isula_edge.sys import process, syscalls
 from isula_edge.sys.boot import boot_id
@@ -40,6 +43,8 @@ __all__ = ["Life"]
 
 _log = logging.getLogger(__name__)
 _EXIT_UNKNOWN = 255
+_EXIT_KILLED = 128 + signal.SIGKILL
+_ENDING = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 _EXIT_FILE_WAIT_S = 5.0
 _DEFAULT_STOP_S = 10.0
 
@@ -73,6 +78,8 @@ class Life:
         self._emit = emit
         self._waiters: dict[str, asyncio.Event] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._starts = Starts()
+        self._hooks: dict[tuple[str, str], asyncio.Task[Any]] = {}
         os.makedirs(f"{state}/exits", 0o700, exist_ok=True)
         watcher.add(
             f"{state}/exits", syscalls.IN_MOVED_TO | syscalls.IN_CREATE, self._exit_file_seen
@@ -153,7 +160,7 @@ class Life:
                 if attach:
                     return self._attachment(container, self._bundles.load(container))
                 return None
-            return await self._start(container, attach)
+            return await self._starts.run(container, self._start(container, attach))
 
     async def _start(self, container: Container, attach: bool) -> Attachment | None:
         runtime = self.runtime(container.runtime)
@@ -191,8 +198,39 @@ class Life:
     ) -> None:
         if self.runtime(container.runtime).runs_hooks:
             return
-        for problem in await run_hooks(bundle, kind, status, pid, self._reaper):
-            _log.warning("container %s: %s", container.name, problem)
+        key = container.id, kind
+        hooks = asyncio.create_task(run_hooks(bundle, kind, status, pid, self._reaper))
+        self._hooks[key] = hooks
+        try:
+            for problem in await hooks:
+                _log.warning("container %s: %s", container.name, problem)
+        except asyncio.CancelledError:
+            if key in self._hooks:
+                raise
+            _log.warning("container %s: its %s hooks were ended", container.name, kind)
+        finally:
+            self._hooks.pop(key, None)
+
+    async def _delete(self, container: Container, runtime: Runtime, bundle: Bundle) -> None:
+        """Has the runtime forget a container, with the hooks that it may run for that."""
+        key = container.id, "poststop"
+        work = asyncio.create_task(runtime.delete(bundle))
+        if runtime.runs_hooks:
+            self._hooks[key] = work
+        try:
+            await work
+        except (errors.EngineError, OSError) as error:
+            _log.warning("container %s: %s", container.name, error)
+        finally:
+            self._hooks.pop(key, None)
+
+    async def _end_hooks(self, container: Container, kind: str, patience_s: float) -> None:
+        """Ends the hooks ``kind`` that still run, for one who wants the container to end."""
+        hooks = self._hooks.get((container.id, kind))
+        if hooks is not None:
+            await asyncio.wait({hooks}, timeout=patience_s)
+            if self._hooks.pop((container.id, kind), None) is not None:
+                hooks.cancel()
 
     def _prepare(self, container: Container) -> Bundle:
         settings = container.settings
@@ -237,13 +275,17 @@ class Life:
             with contextlib.suppress(errors.EngineError, OSError):
                 await runtime.delete(bundle)
         with contextlib.suppress(OSError):
+            os.unlink(f"{self._state}/exits/{container.id}")
+        with contextlib.suppress(OSError):
             await asyncio.to_thread(staging.clear, self._bundles.run_dir(container))
         await asyncio.to_thread(self._unmount, container)
         state.status = Status.EXITED
         state.pid = 0
         state.error = str(error)
         state.exit_code = getattr(error, "exit_status", errors.EXIT_ENGINE)
-        if state.exit_code not in (errors.EXIT_NOT_EXECUTABLE, errors.EXIT_NOT_FOUND):
+        if isinstance(error, asyncio.CancelledError):
+            state.error, state.exit_code = "ended while it was being started", _EXIT_KILLED
+        elif state.exit_code not in (errors.EXIT_NOT_EXECUTABLE, errors.EXIT_NOT_FOUND):
             state.exit_code = errors.EXIT_ENGINE
         state.finished_ns = time.time_ns()
         container.ended.set()
@@ -269,7 +311,10 @@ class Life:
         event = self._waiters.setdefault(container.id, asyncio.Event())
         path = f"{self._state}/exits/{container.id}"
         guest = self._guest(container)
-        gone = guest.gone(bundle) if guest else process.gone(container.state.init())
+        # the supervisor tells of the end; where it was killed too, somebody has to look
+        orphaned = functools.partial(supervisor_ended, bundle)
+        init = container.state.init()
+        gone = guest.gone(bundle) if guest else process.gone(init, orphaned)
         try:
             while not os.path.exists(path):
                 event.clear()
@@ -301,8 +346,7 @@ class Life:
                 await asyncio.to_thread(logs.terminate, bundle.log_path)
         state = container.state
         state.oom_killed = self._oom(container, bundle)
-        with contextlib.suppress(errors.EngineError, OSError):
-            await runtime.delete(bundle)
+        await self._delete(container, runtime, bundle)
         await self._run_hooks(container, bundle, "poststop", "stopped", 0)
         await asyncio.to_thread(self._unmount, container)
         state.status = Status.EXITED
@@ -340,7 +384,8 @@ class Life:
     async def kill(self, container: Container, text: str) -> None:
         """Sends a signal; FailedPrecondition when it does not run."""
         number = values.parse_signal(text)
-        await self._started(container)
+        if await self._starts.settle(container, PATIENCE_S if number in _ENDING else None):
+            return
         if not container.running:
             raise errors.FailedPrecondition(
                 f"Cannot kill container: Container {container.id} is not running",
@@ -348,25 +393,25 @@ class Life:
                 ref=container.id,
             )
         container.state.manually_stopped = True
-        await self.signal(container, number)
+        living = await self.signal(container, number)
         self._emit("kill", container.id, self._attributes(container, signal=str(number)))
         if number == signal.SIGKILL:
-            await self._thaw(container)
-            await container.ended.wait()
+            await self._killed(container, living)
 
     async def stop(self, container: Container, timeout_s: float | None, *, force: bool) -> None:
         """Stop signal, then SIGKILL after the time-out (-1: never); not running is fine.
 
         A second stop with a shorter time-out shortens the first one's (case A28).
         """
-        await self._started(container)
-        if not container.running:
-            return
-        settings = container.settings
-        container.state.manually_stopped = True
         seconds = timeout_s
         if seconds is None:
-            seconds = float(settings.stop_timeout or _DEFAULT_STOP_S)
+            seconds = float(container.settings.stop_timeout or _DEFAULT_STOP_S)
+        patience = None if seconds < 0 else max(seconds, PATIENCE_S)
+        if await self._starts.settle(container, PATIENCE_S if force else patience):
+            return
+        if not container.running:
+            return
+        container.state.manually_stopped = True
         if force or seconds == 0:
             await self._kill_hard(container)
         else:
@@ -378,19 +423,28 @@ class Life:
                 await self._kill_hard(container)
         self._emit("stop", container.id, self._attributes(container))
 
-    @staticmethod
-    async def _started(container: Container) -> None:
-        """Waits while the container is being started: until then there is nobody to signal."""
-        if container.state.status is Status.STARTING:
-            async with container.lock:
-                pass
+    async def interrupt(self, container: Container) -> None:
+        """Ends a start that hangs; one that is about to succeed does."""
+        if not await self._starts.settle(container, PATIENCE_S):
+            await self._end_hooks(container, "poststart", PATIENCE_S)
 
     async def _kill_hard(self, container: Container) -> None:
-        await self._started(container)
+        if await self._starts.settle(container, PATIENCE_S):
+            return
         if container.running:
-            await self.signal(container, signal.SIGKILL)
-            await self._thaw(container)
-            await container.ended.wait()
+            living = await self.signal(container, signal.SIGKILL)
+            await self._killed(container, living)
+
+    async def _killed(self, container: Container, living: bool) -> None:
+        """Waits for the end of a container that was sent SIGKILL.
+
+        One that was dead before (``living`` is False) may have hooks that hang.
+        """
+        if not living:
+            await self._end_hooks(container, "poststop", 0)
+        await self._thaw(container)
+        await container.ended.wait()
+        await self._end_hooks(container, "poststart", PATIENCE_S)
 
     async def signal(self, container: Container, number: int) -> bool:
         """Sends init a signal; False when it has ended."""
@@ -485,7 +539,7 @@ class Life:
     async def pids(self, container: Container) -> list[int]:
         """Every process of the container, as the host numbers them."""
         guest = self._guest(container)
-        if guest is not None:
+        if guest is not None and guest.vm:
             return await guest.pids(self._bundles.load(container))
         return self._cgroups.pids(self._bundles.cgroup(container))
 

@@ -12,6 +12,7 @@ somebody's data.
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import logging
 import os
@@ -57,10 +58,13 @@ _log = logging.getLogger(__name__)
 _STREAMS = ("/dev/stdin", "/dev/stdout", "/dev/stderr", "/dev/fd", "/dev/core")
 """Links of the host's that are no devices of anybody else."""
 _FLAGS = {
-    "noexec": syscalls.MOUNT_ATTR_NOEXEC,
-    "nosuid": syscalls.MOUNT_ATTR_NOSUID,
-    "nodev": syscalls.MOUNT_ATTR_NODEV,
+    "noexec": (syscalls.MOUNT_ATTR_NOEXEC, syscalls.MS_NOEXEC),
+    "nosuid": (syscalls.MOUNT_ATTR_NOSUID, syscalls.MS_NOSUID),
+    "nodev": (syscalls.MOUNT_ATTR_NODEV, syscalls.MS_NODEV),
 }
+"""Words of mount(8), and what mount_setattr(2) and mount(2) have for them."""
+# absent, refused by a sandbox, or before Linux 5.12 without the attribute
+_NO_NEW_CALLS = (errno.ENOSYS, errno.EPERM, errno.EINVAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +76,11 @@ class Features:
 
 
 def features(driver: Driver) -> Features:
-    """Tried, not looked up; takes some milliseconds."""
-    read_only = True
-    try:
-        with mounts.copied("/", recursive=False) as fd:
-            syscalls.mount_setattr(fd, syscalls.MOUNT_ATTR_RDONLY)
-    except OSError:
-        read_only = False
-    return Features(read_only, not why_not_mapped(driver))
+    """User namespaces are tried, not looked up, which takes some milliseconds.
+
+    Recursive read-only mounts need no kernel newer than LXC does (:func:`stage`).
+    """
+    return Features(recursive_read_only=True, user_namespaces=not why_not_mapped(driver))
 
 
 def supports_user_namespaces(name: str, program: str) -> bool:
@@ -220,9 +221,11 @@ def stage(settings: Settings, run_dir: str, layers: LayerStore, ids: Ids | None)
 
 
 def _stage_bind(settings: Settings, mount: Mount, place: str) -> None:
+    private = mount.propagation in ("", "private", "rprivate")
+    flags = [_FLAGS[option] for option in mount.options if option in _FLAGS]
     try:
         with mounts.copied(mount.source) as fd:
-            if mount.propagation in ("", "private", "rprivate"):
+            if private:
                 syscalls.mount_setattr(fd, 0, propagation=syscalls.MS_PRIVATE)
             if mount.uid_maps:
                 path = ""
@@ -233,17 +236,26 @@ def _stage_bind(settings: Settings, mount: Mount, place: str) -> None:
             if mount.recursive_read_only:
                 syscalls.mount_setattr(fd, syscalls.MOUNT_ATTR_RDONLY)
             # LXC heeds flags of a bind only when it is read-only
-            flags = sum(_FLAGS.get(option, 0) for option in mount.options)
-            syscalls.mount_setattr(fd, flags, recursive=False)
+            attributes = sum(attribute for attribute, _ in flags)
+            syscalls.mount_setattr(fd, attributes, recursive=False)
             mounts.attach(fd, place)
     except OSError as error:
-        raise errors.Unimplemented(
-            f"the kernel cannot make the mount of {mount.source} recursively read-only, "
-            f"id-mapped or {', '.join(_FLAGS)}: {error.strerror}",
-            kind="mount",
-            ref=mount.source,
-            hint="it needs mount_setattr(2), Linux 5.12",
-        ) from error
+        if mount.uid_maps:
+            raise errors.Unimplemented(
+                f"the kernel cannot map the ids of {mount.source}: {error.strerror}",
+                kind="mount",
+                ref=mount.source,
+                hint="it needs mount_setattr(2), Linux 5.12",
+            ) from error
+        if error.errno not in _NO_NEW_CALLS:
+            raise errors.FailedPrecondition(
+                f"{mount.source} cannot be mounted: {error.strerror}",
+                kind="mount",
+                ref=mount.source,
+            ) from error
+        classic = sum(flag for _, flag in flags)
+        read_only = mount.recursive_read_only
+        mounts.bind_in_steps(mount.source, place, classic, private=private, read_only=read_only)
 
 
 def _map(mount: Mount, fd: int, userns: int) -> None:

@@ -201,6 +201,7 @@ def _build(
         default_ulimits=_ulimits(table, options, path),
         hook_spec=one("hook-spec", ""),
         seccomp_profile=one("seccomp-profile", ""),
+        start_timeout_s=keys.seconds(one("start-timeout", 0)) or 0.0,
         log_max_size=_container_log(table, options, path, problems),
         tmpdir=_tmpdir(),
         image_layer_check=one("image-layer-check", False),

@@ -25,6 +25,7 @@ from isula_edge.daemon.cri import CriGate
 from isula_edge.daemon.server import Server
 from isula_edge.service.engine import Engine
 from isula_edge.sys.notify import notify
+from isula_edge.sys.sandbox import refused_as_absent
 from isula_edge.version import VERSION
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         lock = _pid_file(config.pidfile)
         try:
             logfile.set_up(config)
+            _settle_sandbox()
             return asyncio.run(_Daemon(config, options).run())
         finally:
             with contextlib.suppress(OSError):
@@ -69,6 +71,17 @@ def _with_tls(config: DaemonConfig) -> None:
     if config.engine.cri.stream_cert and not os.environ.get(_TLS):
         os.environ[_TLS] = "1"
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def _settle_sandbox() -> None:
+    """Before there is a thread: the C library may not be able to start one otherwise."""
+    try:
+        names = refused_as_absent()
+    except OSError as error:
+        _log.warning("system calls that answer EPERM stay as they are: %s", error)
+        return
+    if names:
+        _log.info("a sandbox refuses %s; programs see them as absent", ", ".join(names))
 
 
 def _refuse(error: errors.EngineError) -> None:

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 from isula_edge import errors
 from isula_edge.service import check, disk, inspect, prune, system
 from isula_edge.service.containers import size_of
+from isula_edge.service.platforms import wanted
 from isula_edge.sys import fds
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from isula_edge.container.record import Container
+    from isula_edge.container.streams import Attachment
     from isula_edge.daemon.server import Session
     from isula_edge.service.engine import Engine
 
@@ -118,7 +121,9 @@ async def _inspect(engine: Engine, params: Params, _session: Session) -> Params:
         except errors.EngineError:
             if kind == "container":
                 raise
-    image = engine.images.store.find(ref)
+    want = wanted(_text(params, "platform"))
+    store = engine.images.store
+    image = store.get(ref, want) if want and store.candidates(ref) else store.find(ref)
     if image is not None:
         return {"kind": "image", "object": inspect.image_object(engine, image)}
     word = "image" if kind == "image" else "image or container"
@@ -192,7 +197,10 @@ async def _import(engine: Engine, params: Params, session: Session) -> Params:
 async def _save(engine: Engine, params: Params, session: Session) -> Params:
     session.only_waiting()
     refs, exclude, kind = _words(params, "refs"), _words(params, "exclude"), _text(params, "format")
-    return await _with_output(session, lambda fd: engine.images.save(refs, exclude, kind, fd))
+    platform = _text(params, "platform")
+    return await _with_output(
+        session, lambda fd: engine.images.save(refs, exclude, kind, fd, platform)
+    )
 
 
 async def _with_output(session: Session, work: Callable[[int], Awaitable[Params]]) -> Params:
@@ -255,12 +263,28 @@ async def _images(engine: Engine, params: Params, _session: Session) -> Params:
 
 
 async def _remove_image(engine: Engine, params: Params, _session: Session) -> Params:
-    return await engine.images.remove(_text(params, "ref"), force=bool(params.get("force")))
+    ref, platform = _text(params, "ref"), _text(params, "platform")
+    return await engine.images.remove(ref, force=bool(params.get("force")), platform=platform)
 
 
 async def _tag(engine: Engine, params: Params, _session: Session) -> Params:
     await engine.images.tag(_text(params, "source"), _text(params, "target"))
     return {}
+
+
+# emulators
+
+
+async def _emulators(engine: Engine, _params: Params, _session: Session) -> Params:
+    return {"emulators": await asyncio.to_thread(engine.emulators.list)}
+
+
+async def _install_emulator(engine: Engine, params: Params, _session: Session) -> Params:
+    return await engine.emulators.install(_text(params, "arch"), force=bool(params.get("force")))
+
+
+async def _remove_emulator(engine: Engine, params: Params, _session: Session) -> Params:
+    return await engine.emulators.remove(_text(params, "arch"))
 
 
 # containers
@@ -281,8 +305,8 @@ async def _create(engine: Engine, params: Params, _session: Session) -> Params:
 
 async def _start(engine: Engine, params: Params, session: Session) -> Params:
     container = engine.containers.get(_text(params, "ref"))
-    attachment = await engine.containers.start(
-        container, attach=bool(params.get("attach")), size=size_of(params)
+    attachment = await _begin(
+        engine, container, session, bool(params.get("attach")), size_of(params)
     )
     if attachment is None:
         return {}
@@ -291,14 +315,38 @@ async def _start(engine: Engine, params: Params, session: Session) -> Params:
     return {"exit_code": await engine.containers.relay(container, attachment, session, stdin)}
 
 
+async def _begin(
+    engine: Engine,
+    container: Container,
+    session: Session,
+    attach: bool,
+    size: tuple[int, int] | None,
+) -> Attachment | None:
+    """Starts a container; a client that wants it to end before it has begun gets its will."""
+    start = asyncio.ensure_future(engine.containers.start(container, attach=attach, size=size))
+    asked = asyncio.ensure_future(session.interrupted.wait())
+    waiting: set[asyncio.Future[Any]] = {start, asked}
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        if not start.done():
+            await engine.containers.interrupt(container)
+        return await start
+    except asyncio.CancelledError:
+        start.cancel()
+        await asyncio.wait({start})
+        raise
+    finally:
+        asked.cancel()
+
+
 async def _run(engine: Engine, params: Params, session: Session) -> Params:
     _check_create(params)
     containers, detach = engine.containers, bool(params.get("detach"))
     container = await containers.create(params)
     await session.item({"id": container.id, "warnings": container.settings.warnings})
     try:
-        attachment = await containers.start(
-            container, attach=not detach, size=None if detach else size_of(params)
+        attachment = await _begin(
+            engine, container, session, not detach, None if detach else size_of(params)
         )
     except BaseException:
         if container.settings.rm:
@@ -412,6 +460,9 @@ METHODS: dict[str, Method] = {
     "system.df": _df,
     "system.prune": _prune,
     "system.check": _check,
+    "emulator.list": _emulators,
+    "emulator.install": _install_emulator,
+    "emulator.remove": _remove_emulator,
     "image.pull": _pull,
     "image.search": _search,
     "image.login": _login,

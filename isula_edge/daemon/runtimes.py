@@ -32,7 +32,7 @@ _BUILT_IN = ("lxc", "lcr")
 # folders of the engine's own beside those of runtimes
 _TAKEN = ("exits", "pods", "plugins", "storage", "tmp")
 _OCI_TYPES = ("oci", "io.containerd.runtime.v1.linux")
-_OF_RUNC: dict[str, type] = {
+_OF_RUNC: dict[str, type[Any]] = {
     "BinaryName": str,
     "CriuPath": str,
     "IoGid": int,
@@ -43,7 +43,7 @@ _OF_RUNC: dict[str, type] = {
     "ShimCgroup": str,
     "SystemdCgroup": bool,
 }
-_OF_OTHERS: dict[str, type] = {"ConfigPath": str, "TypeUrl": str}
+_OF_OTHERS: dict[str, type[Any]] = {"ConfigPath": str, "TypeUrl": str}
 _PATHS = ("BinaryName", "ConfigPath", "CriuPath", "Root")
 _TYPE_NAMES = {str: "a string", int: "a number that is not negative", bool: "true or false"}
 
@@ -189,7 +189,9 @@ def _options(entry: dict[str, Any], shim: str, place: str) -> dict[str, Any]:
     return dict(options)
 
 
-def _fits(kind: type, value: Any) -> bool:
+def _fits(kind: type[Any], value: Any) -> bool:
     if kind is int:
         return type(value) is int and 0 <= value < 1 << 32
-    return isinstance(value, kind) and (kind is not str or "\0" not in value)
+    if kind is bool:
+        return isinstance(value, bool)
+    return isinstance(value, str) and "\0" not in value

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -32,11 +33,15 @@ _PREAMBLE_S = 60.0
 _QUEUE = 32
 _FINISH_S = 8.0
 _HIGH_WATER = 1 << 18
+_ENDING = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 _INPUT = {"i": "data", "e": "eof", "w": "resize", "s": "signal"}
 
 
 class Session:
-    """The client's side of one request; see :class:`isula_edge.container.streams.Session`."""
+    """The client's side of one request; see :class:`isula_edge.container.streams.Session`.
+
+    ``interrupted``: a signal came that asks for the end, and nobody reads the input yet.
+    """
 
     _task: asyncio.Task[Any]
 
@@ -46,6 +51,7 @@ class Session:
         self._reads = False
         self._gone = False
         self._cancellable = self._relays = False
+        self.interrupted = asyncio.Event()
 
     async def out(self, data: bytes) -> None:
         """Standard output."""
@@ -92,7 +98,10 @@ class Session:
         """A frame of the client's within the request."""
         for key, kind in _INPUT.items():
             if key in frame:
-                await self._put((kind, _checked(kind, frame[key])))
+                value = _checked(kind, frame[key])
+                if kind == "signal" and value in _ENDING and not self._reads:
+                    self.interrupted.set()
+                await self._put((kind, value))
                 return
         raise wire.WireError(f"unknown frame {sorted(map(str, frame))[:3]}")
 

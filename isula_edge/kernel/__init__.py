@@ -3,12 +3,12 @@
 ``probe()`` gives the table of features: each present, absent, present but unusable, or
 unknown, with the evidence, the release that brought it and what the engine does without
 it.  Nothing else in the engine looks at a kernel version, and neither does this package:
-it asks.  Probes change nothing, start no process and run when a feature is first asked
-for.
+it asks.  Probes change nothing and run when a feature is first asked for.  Calls are made in
+a process that is thrown away, and are given up after some seconds.
 
 Descriptions of the features are data (``kernel-checks/features.toml``, inside a wheel
-``isula_edge/_data/kernel-checks``).  Only the standard library is imported, so that
-``check-kernel`` runs on a machine before anything is installed.  Owns no state.
+``isula_edge/_data/kernel-checks``).  Only the standard library of Python 3.9 is
+used, so that ``check-kernel`` runs on a machine before anything is installed.  Owns no state.
 """
 
 from __future__ import annotations

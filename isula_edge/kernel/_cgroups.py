@@ -115,7 +115,7 @@ def _devices(source: Source) -> Finding:
     return from_answer(
         "loading a device program for cgroup version 2",
         source.call("bpf.prog_cgroup_device"),
-        ("EINVAL", "ENOSYS"),
+        ("EINVAL",),
         privileged=has_cap(source, CAP_SYS_ADMIN),
     )
 
@@ -128,10 +128,13 @@ def _freezer(source: Source) -> Finding:
 
 
 def _v2_file(source: Source, name: str) -> Finding:
-    """A file of every group but the root, so one that is not the root must be found."""
+    """A file of every group.  The root lacks most of them, so that one which is not the root
+    must be found."""
     layout = cgroup_layout(source)
     if not layout.unified:
         return absent("no cgroup version 2 hierarchy is mounted")
+    if source.exists(f"{layout.unified}/{name}"):
+        return present(f"{layout.unified}/{name} is there")
     for group in _groups(source, layout.unified):
         if source.exists(f"{group}/cgroup.procs"):
             if source.exists(f"{group}/{name}"):
@@ -171,9 +174,31 @@ def _v2_file_of(source: Source, layout: CgroupLayout, controller: str, name: str
     if not name:
         return absent("cgroup version 2 has none")
     handed_down = source.read(f"{layout.unified}/cgroup.subtree_control") or ""
-    if controller not in handed_down.split():
+    if _V2_NAMES.get(controller, controller) not in handed_down.split():
         return unknown(f"{controller} is not switched on yet in {layout.unified}, nor its files")
     return _v2_file(source, name)
+
+
+def _oom_count(source: Source) -> Finding:
+    base = _controller("memory")(source)
+    if base.state is not State.PRESENT:
+        return Finding(base.state, f"no memory: {base.why}")
+    layout = cgroup_layout(source)
+    if layout.version != "v2":
+        path = f"{layout.mounts['memory']}/memory.oom_control"
+        counted = "oom_kill " in (source.read(path) or "")
+        return (present if counted else absent)(f"{path} has {'' if counted else 'no '}oom_kill")
+    found = _v2_file_of(source, layout, "memory", "memory.events")
+    if found.state is not State.PRESENT:
+        return found
+    for group in _groups(source, layout.unified):
+        text = source.read(f"{group}/memory.events")
+        if text is not None:
+            counted = "oom_kill " in text
+            return (present if counted else absent)(
+                f"{group}/memory.events has {'' if counted else 'no '}oom_kill"
+            )
+    return unknown("memory.events cannot be read")
 
 
 def _hierarchy(source: Source) -> Finding:
@@ -212,6 +237,8 @@ _PLAIN = (
     "net_cls",
     "net_prio",
     "perf_event",
+    "rdma",
+    "misc",
 )
 
 PROBES: Mapping[str, Callable[[Source], Finding]] = {
@@ -225,6 +252,8 @@ PROBES: Mapping[str, Callable[[Source], Finding]] = {
     "cgroup-cpu-quota": _file_of("cpu", "cpu.cfs_quota_us", "cpu.max"),
     "cgroup-cpu-rt": _file_of("cpu", "cpu.rt_runtime_us", ""),
     "cgroup-memory-swap": _file_of("memory", "memory.memsw.limit_in_bytes", "memory.swap.max"),
+    "cgroup-blkio-throttle": _file_of("blkio", "blkio.throttle.read_bps_device", "io.max"),
+    "cgroup-oom-count": _oom_count,
     "cgroup-kill": lambda source: _v2_file(source, "cgroup.kill"),
     "psi": _psi,
 }

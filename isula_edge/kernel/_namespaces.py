@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from isula_edge.kernel._storage import calls
 from isula_edge.kernel.finding import (
     Finding,
     State,
@@ -43,7 +44,7 @@ def _by_clone(source: Source, name: str) -> Finding:
     return from_answer(
         f"clone(2) of a {name} namespace",
         source.call(f"clone.{name}"),
-        ("EINVAL", "ENOSYS"),
+        ("EINVAL",),
         privileged=has_cap(source, CAP_SYS_ADMIN),
     )
 
@@ -64,7 +65,32 @@ def _user(source: Source) -> Finding:
         return present("/proc/self/uid_map is there")
     if answer.errname in ("ENOSPC", "EUSERS"):
         return unusable(f"clone(2) answers {answer.text}: a limit of user namespaces is reached")
-    return from_answer("clone(2) of a user namespace", answer, ("EINVAL", "ENOSYS"))
+    return from_answer("clone(2) of a user namespace", answer, ("EINVAL",))
+
+
+_KNOBS = (
+    ("/proc/sys/kernel/unprivileged_userns_clone", "0"),
+    ("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1"),
+)
+"""Files of Debian's and Ubuntu's kernels, and what they say when it is forbidden."""
+
+
+def _userns_unprivileged(source: Source) -> Finding:
+    base = _user(source)
+    if base.state is not State.PRESENT:
+        return Finding(base.state, f"no user namespaces: {base.why}")
+    for path, forbidden in _KNOBS:
+        if (source.read(path) or "").strip() == forbidden:
+            return unusable(f"{path} is {forbidden}")
+    return from_answer(
+        "unshare(2) of a user namespace by nobody", source.call("unshare.unpriv_user"), ("EINVAL",)
+    )
+
+
+def _userns_limits(source: Source) -> Finding:
+    path = "/proc/sys/user/max_user_namespaces"
+    limit = source.read(path)
+    return absent(f"no {path}") if limit is None else present(f"{path} is {limit.strip()}")
 
 
 def _join(source: Source) -> Finding:
@@ -85,7 +111,7 @@ def _unshare_pid(source: Source) -> Finding:
             ("EINVAL",),
             privileged=has_cap(source, CAP_SYS_ADMIN),
         )
-    # unshare(2) cannot be asked without doing it; it came with the link (both 3.8)
+    # not asked: it came with the link (both 3.8)
     if source.exists("/proc/self/ns/pid"):
         return present("/proc/self/ns/pid is there, which came with it")
     return absent("no /proc/self/ns/pid, which came with it")
@@ -94,8 +120,11 @@ def _unshare_pid(source: Source) -> Finding:
 PROBES: Mapping[str, Callable[[Source], Finding]] = {
     **{f"{name}-namespace": _namespace(name) for name in ("mnt", "pid", "uts", "ipc", "net")},
     "user-namespace": _user,
+    "userns-unprivileged": _userns_unprivileged,
+    "userns-limits": _userns_limits,
     "cgroup-namespace": _namespace("cgroup"),
     "time-namespace": _namespace("time"),
     "join-namespaces": _join,
+    "pidfd-setns": calls("setns(2) by a pidfd", "syscalls.setns_pidfd", "EINVAL", admin=True),
     "unshare-pid": _unshare_pid,
 }

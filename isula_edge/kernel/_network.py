@@ -1,9 +1,10 @@
-"""Probes of links and packet filters."""
+"""Probes of links, packet filters, and what virtual machines need."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from isula_edge.kernel._storage import device
 from isula_edge.kernel.finding import (
     Finding,
     State,
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 __all__ = ["PROBES"]
 
 
+_NO_NETLINK = ("EAFNOSUPPORT", "EPROTONOSUPPORT")
+"""Answers to socket(2), which comes first."""
+
+
 def _link(kind: str) -> Callable[[Source], Finding]:
     """A kind of link.  EINVAL, ENODEV or EADDRNOTAVAIL mean that it is known and wants
     other parameters."""
@@ -31,7 +36,7 @@ def _link(kind: str) -> Callable[[Source], Finding]:
         return from_answer(
             f"RTM_NEWLINK of kind {kind}",
             source.call(f"net.link_{kind}"),
-            ("EOPNOTSUPP",),
+            ("EOPNOTSUPP", *_NO_NETLINK),
             privileged=has_cap(source, CAP_NET_ADMIN),
         )
 
@@ -42,7 +47,7 @@ def _nf_tables(source: Source) -> Finding:
     found = from_answer(
         "NFT_MSG_GETGEN",
         source.call("net.nft_getgen"),
-        ("EINVAL", "EPROTONOSUPPORT", "EOPNOTSUPP"),
+        ("EINVAL", "EOPNOTSUPP", *_NO_NETLINK),
         privileged=has_cap(source, CAP_NET_ADMIN),
     )
     if found.state is not State.PRESENT:
@@ -54,26 +59,36 @@ def _nf_tables(source: Source) -> Finding:
     return found
 
 
-def _iptables_legacy(source: Source) -> Finding:
-    names = source.read("/proc/net/ip_tables_names")
-    if names is not None and ("nat" in names.split() or source.call("net.ipt_nat") is None):
-        tables = ", ".join(names.split()) or "none in use yet"
-        return present(f"/proc/net/ip_tables_names: {tables}")
-    if names is None and source.exists("/proc/net/ip_tables_names"):
-        return present("/proc/net/ip_tables_names is there")
-    answer = source.call("net.ipt_nat")
-    if answer is not None:
-        return from_answer("IPT_SO_GET_INFO of table nat", answer, ("ENOPROTOOPT", "ENOENT"))
-    release = (source.read("/proc/sys/kernel/osrelease") or "").strip()
-    known = "".join(
-        source.read(f"/lib/modules/{release}/{name}") or ""
-        for name in ("modules.builtin", "modules.dep")
-    )
-    if "/iptable_nat.ko" in known:
-        return present(f"/lib/modules/{release} has iptable_nat")
-    if known:
-        return absent(f"no /proc/net/ip_tables_names, no iptable_nat in /lib/modules/{release}")
-    return absent("no /proc/net/ip_tables_names")
+def _legacy(names: str, call: str, module: str) -> Callable[[Source], Finding]:
+    """A legacy packet filter with NAT: what is loaded, else what could be.
+
+    Live, the table is not asked for: that would load it, and slow every packet down.
+    """
+
+    def probe(source: Source) -> Finding:
+        answer = source.call(call)
+        if answer is not None:
+            return from_answer("GET_INFO of table nat", answer, ("ENOPROTOOPT", "ENOENT"))
+        loaded = source.read(names)
+        if loaded is not None:
+            return present(f"{names}: {', '.join(loaded.split()) or 'none in use yet'}")
+        if source.exists(names):
+            return present(f"{names} is there")
+        release = (source.read("/proc/sys/kernel/osrelease") or "").strip()
+        known = "".join(
+            source.read(f"/lib/modules/{release}/{name}") or ""
+            for name in ("modules.builtin", "modules.dep")
+        )
+        if f"/{module}.ko" in known:
+            return present(f"/lib/modules/{release} has {module}")
+        if known:
+            return absent(f"no {names}, no {module} in /lib/modules/{release}")
+        return absent(f"no {names}")
+
+    return probe
+
+
+_iptables_legacy = _legacy("/proc/net/ip_tables_names", "net.ipt_nat", "iptable_nat")
 
 
 def _packet_filter(source: Source) -> Finding:
@@ -101,11 +116,17 @@ def _ipv6(source: Source) -> Finding:
     return absent("no /proc/net/if_inet6")
 
 
+_LINKS = ("veth", "bridge", "macvlan", "ipvlan", "vlan", "vxlan", "dummy")
+
 PROBES: Mapping[str, Callable[[Source], Finding]] = {
-    **{kind: _link(kind) for kind in ("veth", "bridge", "macvlan", "ipvlan")},
+    **{kind: _link(kind) for kind in _LINKS},
+    "tun": device("/dev/net/tun"),
     "packet-filter": _packet_filter,
     "nf-tables": _nf_tables,
     "iptables-legacy": _iptables_legacy,
+    "ip6tables-legacy": _legacy("/proc/net/ip6_tables_names", "net.ip6t_nat", "ip6table_nat"),
     "br-netfilter": _br_netfilter,
     "ipv6": _ipv6,
+    "kvm": device("/dev/kvm"),
+    "vhost-vsock": device("/dev/vhost-vsock"),
 }

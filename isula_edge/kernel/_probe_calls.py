@@ -1,8 +1,10 @@
 """System calls that tell whether the kernel knows them, without doing anything.
 
-Each is asked of this very process, with an argument that makes it fail or do nothing:
-a descriptor that is never open, a null pointer, an unknown sub-command.  The kernel
-answers ENOSYS or EINVAL where it lacks the call and something else where it has it.
+Each is asked with an argument that makes it fail or do nothing: a descriptor that is never
+open, a null pointer, an unknown sub-command.  The kernel answers ENOSYS or EINVAL where it
+lacks the call and something else where it has it.  What cannot be asked without doing it
+(unshare(2)) is done in one more process.  Nothing waits: getrandom(2) and devices neither.
+
 Names are those of ``syscalls.json`` in a saved set of files, and so is the meaning of
 an answer, so that probes read both alike.
 """
@@ -17,12 +19,15 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
+from isula_edge.kernel import _probe_netlink
 from isula_edge.kernel.source import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["ask"]
+__all__ = ["DEVICES", "ask"]
+
+DEVICES = ("/dev/net/tun", "/dev/fuse", "/dev/loop-control", "/dev/kvm", "/dev/vhost-vsock")
 
 _AT_FDCWD = -100
 _BAD_FD = 0x7FFFFFFF
@@ -37,21 +42,30 @@ _NUMBERS = (
     "add_key",
     "bpf",
     "waitid",
+    "execveat",
+    "statx",
+    "finit_module",
 )
 _BY_ARCH = {
-    "x86_64": (319, 318, 317, 316, 326, 248, 321, 247),
-    "i386": (356, 355, 354, 353, 377, 286, 357, 284),
-    "arm": (385, 384, 383, 382, 391, 309, 386, 280),
-    "generic": (279, 278, 277, 276, 285, 217, 280, 95),
+    "x86_64": (319, 318, 317, 316, 326, 248, 321, 247, 322, 332, 313),
+    "i386": (356, 355, 354, 353, 377, 286, 357, 284, 358, 383, 350),
+    "arm": (385, 384, 383, 382, 391, 309, 386, 280, 387, 397, 379),
+    "generic": (279, 278, 277, 276, 285, 217, 280, 95, 281, 291, 273),
 }
 _SINCE_5_1 = {
+    "clock_gettime64": 403,
+    "pidfd_send_signal": 424,
     "open_tree": 428,
+    "move_mount": 429,
     "fsopen": 430,
     "pidfd_open": 434,
     "clone3": 435,
     "close_range": 436,
     "openat2": 437,
+    "pidfd_getfd": 438,
     "mount_setattr": 442,
+    "quotactl_fd": 443,
+    "landlock_create_ruleset": 444,
 }
 """Every architecture has the same numbers since Linux 5.1."""
 
@@ -81,7 +95,9 @@ def _abi() -> str:
 
 def _numbers() -> dict[str, int]:
     own = _BY_ARCH.get(_abi())
-    return {} if own is None else {**_SINCE_5_1, **dict(zip(_NUMBERS, own, strict=True))}
+    if own is None:
+        return {}
+    return {**_SINCE_5_1, **{name: own[place] for place, name in enumerate(_NUMBERS)}}
 
 
 _NR = _numbers()
@@ -173,6 +189,89 @@ def _clone(flags: int) -> Answer:
     return answer
 
 
+def _apart(act: Callable[[], Answer | None]) -> Answer | None:
+    """Answer of what changes the process that does it, done by one more; None when that
+    ended without an answer."""
+    out, into = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            answer = act()
+            if answer is not None:
+                os.write(into, f"{answer.ret} {answer.errname}".encode())
+        finally:
+            os._exit(0)
+    os.close(into)
+    text = os.read(out, 256).decode()
+    os.close(out)
+    os.waitpid(pid, 0)
+    ret, _, errname = text.partition(" ")
+    return Answer(int(ret), errname) if text else None
+
+
+def _unshare(flags: int) -> Answer:
+    return _answer(_libc.unshare(flags))
+
+
+def _unshare_as_nobody() -> Answer:
+    nobody = 65534
+    if os.geteuid() == 0:
+        os.setgroups([])
+        os.setresgid(nobody, nobody, nobody)
+        os.setresuid(nobody, nobody, nobody)
+    return _unshare(_NEWUSER)
+
+
+def _overlay_in_userns() -> Answer | None:
+    if not _unshare(_NEWUSER | _NEWNS).ok:
+        return None
+    return _mount("overlay", "")
+
+
+def _tmpfs_xattr() -> Answer | None:
+    """user.* attribute of the root of a tmpfs that nobody else sees."""
+    private_recursive = 1 << 18 | 16384
+    if not _unshare(_NEWNS).ok:
+        return None
+    made = _answer(_libc.mount(b"none", b"/", b"", private_recursive, None))
+    if made.ok:
+        made = _answer(_libc.mount(b"none", b"/dev", b"tmpfs", 0, b""))
+    if not made.ok:
+        return None
+    try:
+        os.setxattr("/dev", "user.probe", b"1")
+    except OSError as error:
+        return _from_oserror(error)
+    return Answer(0)
+
+
+def _setns_pidfd() -> Answer:
+    """setns(2) to the uts namespace that the asker is in already."""
+    pidfd = _call("pidfd_open", os.getpid(), 0)
+    if not pidfd.ok:
+        return pidfd
+    try:
+        return _answer(_libc.setns(pidfd.ret, _NEWUTS))
+    finally:
+        os.close(pidfd.ret)
+
+
+def _device(path: str) -> Callable[[], Answer]:
+    def ask_device() -> Answer:
+        # open(2) of a node without driver would load its module
+        try:
+            os.stat(path)
+        except OSError as error:
+            return _from_oserror(error)
+        return Answer(0)
+
+    return ask_device
+
+
+def _time64() -> Answer | None:
+    return None if sys.maxsize > 1 << 32 else _call("clock_gettime64", 0, None)
+
+
 def _mount(fstype: str, options: str) -> Answer:
     """mount(2) on a file, which never succeeds: ENOTDIR says that nothing else is wrong.
 
@@ -218,32 +317,28 @@ def _project_quota() -> Answer:
 
 
 def _link(kind: str) -> Callable[[], Answer]:
-    def ask_link() -> Answer:
-        from isula_edge.kernel import _probe_netlink
-
-        return _probe_netlink.link(kind)
-
-    return ask_link
+    return lambda: _probe_netlink.link(kind)
 
 
-def _nft(name: str) -> Callable[[], Answer]:
-    def ask_nft() -> Answer:
-        from isula_edge.kernel import _probe_netlink
-
-        return _probe_netlink.nft_getgen() if name == "getgen" else _probe_netlink.nft_batch()
-
-    return ask_nft
-
-
+_NEWNS, _NEWUTS, _NEWIPC, _NEWUSER = 0x00020000, 0x04000000, 0x08000000, 0x10000000
+_NEWPID, _NEWNET = 0x20000000, 0x40000000
 _FILTER = 1  # SECCOMP_SET_MODE_FILTER
-_ASK: dict[str, Callable[[], Answer]] = {
+_ASK: dict[str, Callable[[], Answer | None]] = {
     "syscalls.pidfd_open": lambda: _descriptor(_call("pidfd_open", os.getpid(), 0)),
     "syscalls.waitid_P_PIDFD": lambda: _call("waitid", 3, _BAD_FD, None, 4 | 1, None),
+    "syscalls.pidfd_send_signal": lambda: _call("pidfd_send_signal", -1, 0, None, 0),
+    "syscalls.pidfd_getfd": lambda: _call("pidfd_getfd", -1, 0, 0),
+    "syscalls.setns_pidfd": _setns_pidfd,
     "syscalls.clone3_null": lambda: _call("clone3", None, 0),
     "syscalls.close_range": lambda: _call("close_range", _BAD_FD, _BAD_FD, 0),
     "syscalls.close_range_cloexec": lambda: _call("close_range", _BAD_FD, _BAD_FD, 4),
     "syscalls.openat2": lambda: _call("openat2", _AT_FDCWD, b"/", None, 0),
     "syscalls.memfd_create": lambda: _call("memfd_create", None, 0),
+    "syscalls.memfd_create_exec": lambda: _call("memfd_create", None, 0x10),
+    "syscalls.execveat": lambda: _call("execveat", -1, b"x", None, None, 0),
+    "syscalls.statx": lambda: _call("statx", -1, None, 0, 0, None),
+    "syscalls.landlock_create_ruleset": lambda: _call("landlock_create_ruleset", None, 0, 1),
+    "syscalls.quotactl_fd": lambda: _call("quotactl_fd", -1, 0x800004 << 8, 0, None),
     "syscalls.getrandom": lambda: _call("getrandom", ctypes.create_string_buffer(1), 1, 1),
     "syscalls.renameat2_0": lambda: _call("renameat2", -1, b"", -1, b"", 0xFF),
     "syscalls.copy_file_range": lambda: _call("copy_file_range", -1, None, -1, None, 0, 0),
@@ -262,20 +357,33 @@ _ASK: dict[str, Callable[[], Answer]] = {
     "seccomp.prctl_mode_filter_null": lambda: _prctl(22, 2),
     "seccomp.seccomp_filter": lambda: _call("seccomp", _FILTER, 0, None),
     "seccomp.seccomp_log": lambda: _call("seccomp", _FILTER, 2, None),
+    "seccomp.seccomp_tsync": lambda: _call("seccomp", _FILTER, 1, None),
+    "seccomp.seccomp_spec_allow": lambda: _call("seccomp", _FILTER, 4, None),
     "seccomp.seccomp_new_listener": lambda: _call("seccomp", _FILTER, 8, None),
+    "seccomp.seccomp_tsync_esrch": lambda: _call("seccomp", _FILTER, 16, None),
+    # only with NEW_LISTENER
+    "seccomp.seccomp_wait_killable_recv": lambda: _call("seccomp", _FILTER, 32 | 8, None),
     "seccomp.action_ERRNO": _action(0x00050000),
     "seccomp.action_LOG": _action(0x7FFC0000),
     "seccomp.action_USER_NOTIF": _action(0x7FC00000),
     "seccomp.action_KILL_PROCESS": _action(0x80000000),
-    "clone.mnt": lambda: _clone(0x00020000),
-    "clone.uts": lambda: _clone(0x04000000),
-    "clone.ipc": lambda: _clone(0x08000000),
-    "clone.user": lambda: _clone(0x10000000),
-    "clone.pid": lambda: _clone(0x20000000),
-    "clone.net": lambda: _clone(0x40000000),
+    "clone.mnt": lambda: _clone(_NEWNS),
+    "clone.uts": lambda: _clone(_NEWUTS),
+    "clone.ipc": lambda: _clone(_NEWIPC),
+    "clone.user": lambda: _clone(_NEWUSER),
+    "clone.pid": lambda: _clone(_NEWPID),
+    "clone.net": lambda: _clone(_NEWNET),
+    "syscalls.finit_module": lambda: _call("finit_module", -1, b"", 0),
+    "mount.tmpfs_xattr_user": lambda: _apart(_tmpfs_xattr),
+    "unshare.pid": lambda: _apart(lambda: _unshare(_NEWPID)),
+    "unshare.unpriv_user": lambda: _apart(_unshare_as_nobody),
+    "mount.overlay_userns": lambda: _apart(_overlay_in_userns),
+    "mount.open_tree_clone": lambda: _call("open_tree", -1, b"", 1),
+    "mount.move_mount_bad": lambda: _call("move_mount", -1, b"", -1, b"", 0),
     "mount.overlay": lambda: _mount("overlay", ""),
     # directories that are there, on file systems that every overlay takes
     "mount.overlay_multilower": lambda: _mount("overlay", "lowerdir=/dev:/dev/pts"),
+    "mount.overlay_volatile": lambda: _mount("overlay", "lowerdir=/dev:/dev/pts,volatile"),
     "mount.overlayfs_old_name": lambda: _mount("overlayfs", ""),
     "mount.fsopen_tmpfs": lambda: _call("fsopen", None, 0),
     "mount.mount_setattr_bad": lambda: _call("mount_setattr", -1, b"", 0, None, 0),
@@ -285,8 +393,15 @@ _ASK: dict[str, Callable[[], Answer]] = {
     "net.link_bridge": _link("bridge"),
     "net.link_macvlan": _link("macvlan"),
     "net.link_ipvlan": _link("ipvlan"),
-    "net.nft_getgen": _nft("getgen"),
-    "net.nft_batch": _nft("batch"),
+    "net.link_vlan": _link("vlan"),
+    "net.link_vxlan": _link("vxlan"),
+    "net.link_dummy": _link("dummy"),
+    "net.nft_getgen": _probe_netlink.nft_getgen,
+    "net.nft_batch": _probe_netlink.nft_batch,
+    "abi.page_size": lambda: Answer(os.sysconf("SC_PAGE_SIZE")),
+    "abi.word_bits": lambda: Answer(64 if sys.maxsize > 1 << 32 else 32),
+    "time64.clock_gettime64": _time64,
+    **{f"devices.{path}": _device(path) for path in DEVICES},
 }
 
 _number = ctypes.c_int()

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["PROBES"]
 
 _CAP_SYS_RESOURCE = 24
+_CAP_SYS_TIME = 25
 
 _filter = calls("prctl(PR_SET_SECCOMP, FILTER, NULL)", "seccomp.prctl_mode_filter_null", "EINVAL")
 
@@ -73,6 +74,46 @@ def _selinux(source: Source) -> Finding:
     return absent("/proc/filesystems does not list selinuxfs")
 
 
+def _flag(what: str, name: str) -> Callable[[Source], Finding]:
+    """A flag of seccomp(2): an unknown one is EINVAL before anything else is looked at."""
+    return calls(f"seccomp(2) with {what}", f"seccomp.seccomp_{name}", "EINVAL")
+
+
+def _module(name: str, trace: str) -> Callable[[Source], Finding]:
+    """A security module that the engine does not use: in the list of active ones (4.11), or
+    by what it leaves elsewhere."""
+
+    def probe(source: Source) -> Finding:
+        active = source.read("/sys/kernel/security/lsm")
+        if active is not None:
+            found = name in active.strip().split(",")
+            return (present if found else absent)(
+                f"/sys/kernel/security/lsm {'has' if found else 'has no'} {name}"
+            )
+        if source.exists(trace) or trace in (filesystems(source) or []):
+            return present(f"{trace} is there")
+        return absent(f"neither /sys/kernel/security/lsm nor {trace} tells of it")
+
+    return probe
+
+
+def _landlock(source: Source) -> Finding:
+    answer = source.call("syscalls.landlock_create_ruleset")
+    if answer is not None and answer.errname == "EOPNOTSUPP":
+        return unusable("landlock_create_ruleset(2) answers EOPNOTSUPP: switched off at boot")
+    if answer is not None and answer.ok:
+        return present(f"landlock_create_ruleset(2) tells version {answer.ret}")
+    return from_answer("landlock_create_ruleset(2)", answer)
+
+
+def _file(path: str) -> Callable[[Source], Finding]:
+    def probe(source: Source) -> Finding:
+        text = source.read(path)
+        return absent(f"no {path}") if text is None else present(f"{path} is {text.strip()}")
+
+    return probe
+
+
 def _capability(name: str, number: int) -> Callable[[Source], Finding]:
     def probe(source: Source) -> Finding:
         if source.read("/proc/self/status") is None:
@@ -99,6 +140,12 @@ PROBES: Mapping[str, Callable[[Source], Finding]] = {
     "seccomp-filter": _filter,
     "seccomp-errno": _action("ERRNO", since_filter=True),
     "seccomp-syscall": calls("seccomp(2)", "seccomp.seccomp_filter"),
+    "seccomp-tsync": _flag("TSYNC", "tsync"),
+    "seccomp-flag-log": _flag("LOG", "log"),
+    "seccomp-spec-allow": _flag("SPEC_ALLOW", "spec_allow"),
+    "seccomp-new-listener": _flag("NEW_LISTENER", "new_listener"),
+    "seccomp-tsync-esrch": _flag("TSYNC_ESRCH", "tsync_esrch"),
+    "seccomp-wait-killable": _flag("WAIT_KILLABLE_RECV", "wait_killable_recv"),
     "seccomp-kill-process": _action("KILL_PROCESS", since_filter=False),
     "seccomp-log": _action("LOG", since_filter=False),
     "seccomp-notify": _action("USER_NOTIF", since_filter=False),
@@ -106,7 +153,13 @@ PROBES: Mapping[str, Callable[[Source], Finding]] = {
     "keyrings": calls("add_key(2)", "syscalls.add_key"),
     "apparmor": _apparmor,
     "selinux": _selinux,
+    "smack": _module("smack", "smackfs"),
+    "tomoyo": _module("tomoyo", "/sys/kernel/security/tomoyo"),
+    "landlock": _landlock,
+    "yama": _file("/proc/sys/kernel/yama/ptrace_scope"),
+    "lockdown": _file("/sys/kernel/security/lockdown"),
     "cap-sys-admin": _capability("CAP_SYS_ADMIN", CAP_SYS_ADMIN),
     "cap-net-admin": _capability("CAP_NET_ADMIN", CAP_NET_ADMIN),
     "cap-sys-resource": _capability("CAP_SYS_RESOURCE", _CAP_SYS_RESOURCE),
+    "cap-sys-time": _capability("CAP_SYS_TIME", _CAP_SYS_TIME),
 }

@@ -5,12 +5,19 @@ from __future__ import annotations
 import enum
 import functools
 import os
-import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from isula_edge import errors
-from isula_edge.kernel import _cgroups, _namespaces, _network, _processes, _security, _storage
+from isula_edge.kernel import (
+    _cgroups,
+    _namespaces,
+    _network,
+    _processes,
+    _security,
+    _storage,
+    _toml,
+)
 from isula_edge.kernel.finding import Finding, State
 from isula_edge.kernel.layout import CgroupLayout, cgroup_layout
 from isula_edge.kernel.source import Live, Source
@@ -29,6 +36,7 @@ __all__ = [
     "Verdict",
     "describe",
     "probe",
+    "runtimes",
 ]
 
 _PROBES: Mapping[str, Callable[[Source], Finding]] = {
@@ -65,7 +73,7 @@ class Status(enum.Enum):
     CANNOT_RUN = "cannot-run"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Description:
     """What is known of a feature whatever the kernel (``kernel-checks/features.toml``)."""
 
@@ -74,12 +82,14 @@ class Description:
     since: str
     need: Need
     without: str
+    how: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Feature:
     """One feature of one kernel: ``why`` is the evidence for ``state``, ``since`` the
-    mainline release that brought it, ``without`` what the engine does without it."""
+    mainline release that brought it, ``without`` what the engine does without it, ``how``
+    what is looked at or asked."""
 
     name: str
     group: str
@@ -89,6 +99,7 @@ class Feature:
     since: str
     need: Need
     without: str
+    how: str
 
     @property
     def missing(self) -> bool:
@@ -106,10 +117,11 @@ class Feature:
             "since": self.since,
             "need": self.need.value,
             "without": self.without,
+            "how": self.how,
         }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Verdict:
     """What the kernel is good for, and why.
 
@@ -164,19 +176,33 @@ class Features:
             text.since,
             text.need,
             text.without,
+            text.how,
         )
 
     def all(self) -> list[Feature]:
         """Every feature, in the order of ``features.toml``."""
-        return [self.get(name) for name in describe()]
+        with self.source.asking():
+            return [self.get(name) for name in describe()]
 
     def degraded(self) -> list[Feature]:
         """The needed and wanted features that are absent or unusable."""
-        return [item for item in self.all() if item.missing and item.need is not Need.OPTIONAL]
+        return [item for item in self._missed() if item.missing]
+
+    def _missed(self) -> list[Feature]:
+        """The needed and wanted features.  The optional ones are not asked for it, since
+        asking may load modules."""
+        with self.source.asking():
+            return [
+                self.get(name)
+                for name, text in describe().items()
+                if text.need is not Need.OPTIONAL
+            ]
 
     def verdict(self) -> Verdict:
         """What this kernel is good for."""
-        found = self.all()
+        with self.source.asking():
+            found = self._missed()
+            lacking = {name: self.runtime_lacks(name) for name in runtimes()}
         missing = _names(found, Need.NEEDED, _MISSING)
         degraded = _names(found, Need.WANTED, _MISSING)
         unknown = _names(found, Need.NEEDED, (State.UNKNOWN,))
@@ -186,19 +212,18 @@ class Features:
             status = Status.CANNOT_RUN
         elif degraded:
             status = Status.DEGRADED
-        runtimes = {name: self.runtime_lacks(name) for name in _runtimes()}
-        return Verdict(status, missing, degraded, unknown, runtimes)
+        return Verdict(status, missing, degraded, unknown, lacking)
 
     def runtime_lacks(self, runtime: str) -> tuple[str, ...]:
         """Features without which ``runtime`` cannot start a container here, empty when it
         can; NotFound for a runtime that ``features.toml`` does not describe."""
-        needs = _runtimes().get(runtime)
+        needs = runtimes().get(runtime)
         if needs is None:
             raise errors.NotFound(
                 f"no kernel features are listed for runtime {runtime}",
                 kind="runtime",
                 ref=runtime,
-                hint=f"listed are {', '.join(_runtimes())}",
+                hint=f"listed are {', '.join(runtimes())}",
             )
         return tuple(name for name in needs if self.state(name) in _MISSING)
 
@@ -223,6 +248,7 @@ class Features:
     def to_json(self) -> dict[str, Any]:
         """Everything as a JSON object; ``schema`` grows with incompatible changes."""
         verdict, layout = self.verdict(), self.cgroups()
+        found = self.all()
         return {
             "schema": 1,
             "source": self.source.name,
@@ -241,7 +267,8 @@ class Features:
                 "unified": layout.unified,
             },
             "overlay": self.overlay_type(),
-            "features": [feature.to_json() for feature in self.all()],
+            "unanswered": list(self.source.unanswered),
+            "features": [feature.to_json() for feature in found],
         }
 
     def _finding(self, name: str) -> Finding:
@@ -270,9 +297,9 @@ def _names(found: list[Feature], need: Need, states: tuple[State, ...]) -> tuple
 def _table() -> dict[str, Any]:
     path = os.path.join(data_dir(), "features.toml")
     try:
-        with open(path, "rb") as file:
-            return tomllib.load(file)
-    except (OSError, tomllib.TOMLDecodeError) as error:
+        with open(path, encoding="utf-8") as file:
+            return _toml.parse(file.read())
+    except (OSError, ValueError) as error:
         raise errors.Internal(
             f"cannot read the descriptions of kernel features: {error}",
             kind="file",
@@ -286,12 +313,18 @@ def describe() -> dict[str, Description]:
     """What is known of each feature whatever the kernel, in the order of ``features.toml``."""
     return {
         name: Description(
-            item["group"], item["what"], item["since"], Need(item["need"]), item["without"]
+            item["group"],
+            item["what"],
+            item["since"],
+            Need(item["need"]),
+            item["without"],
+            item["how"],
         )
         for name, item in _table()["features"].items()
     }
 
 
 @functools.cache
-def _runtimes() -> dict[str, tuple[str, ...]]:
+def runtimes() -> dict[str, tuple[str, ...]]:
+    """Runtimes, each with the features without which it cannot start a container."""
     return {name: tuple(item["needs"]) for name, item in _table()["runtimes"].items()}

@@ -52,20 +52,21 @@ def unknown(why: str) -> Finding:
 def from_answer(
     what: str,
     answer: Answer | None,
-    missing: tuple[str, ...] = ("ENOSYS",),
+    missing: tuple[str, ...] = (),
     *,
     privileged: bool = True,
 ) -> Finding:
     """Reads the answer of a call whose arguments were bad on purpose, or harmless.
 
-    ``missing`` are the errnos that say that the kernel does not know it.  EPERM says that
-    something (a seccomp filter, an LSM) denies it; when the asker lacks the right to ask
-    (``privileged`` is false) it says nothing.  Every other answer proves that it is there.
+    ``missing`` are the errnos that say, as ENOSYS does, that the kernel does not know it.
+    EPERM says that something (a seccomp filter, an LSM) denies it; when the asker lacks the
+    right to ask (``privileged`` is false) it says nothing.  Every other answer proves that it
+    is there.
     """
     if answer is None:
         return unknown(f"{what} was not asked")
     said = f"{what} answers {answer.text}"
-    if answer.errname in missing:
+    if answer.errname == "ENOSYS" or answer.errname in missing:
         return absent(said)
     if answer.errname in ("EPERM", "EACCES"):
         if not privileged:

@@ -18,7 +18,7 @@ _HOME = "/sys/fs/cgroup"
 _OCTAL = {"\\040": " ", "\\011": "\t", "\\012": "\n", "\\134": "\\"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CgroupLayout:
     """The hierarchies of one machine.
 

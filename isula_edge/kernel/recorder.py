@@ -7,6 +7,8 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from isula_edge.kernel.source import Answer, Source
 
 __all__ = ["Recorder"]
@@ -66,6 +68,15 @@ class Recorder:
         if answer is not None:
             self._answers[name] = answer
         return answer
+
+    def asking(self) -> AbstractContextManager[None]:
+        """That of the source which is recorded."""
+        return self._source.asking()
+
+    @property
+    def unanswered(self) -> tuple[str, ...]:
+        """Those of the source which is recorded."""
+        return self._source.unanswered
 
     def save(self, root: str) -> None:
         """Writes everything that was seen below ``root``, which must not exist."""

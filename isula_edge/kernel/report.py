@@ -49,8 +49,9 @@ def markdown() -> str:
         if text.group != group:
             group = text.group
             lines += ["", f"### {group.capitalize()}", ""]
-            lines += ["| feature | what | since | need | without it |", "|---|---|---|---|---|"]
-        cells = (f"`{name}`", text.what, text.since, text.need.value, text.without)
+            lines += ["| feature | what | since | need | without it | how it is probed |"]
+            lines += ["|---|---|---|---|---|---|"]
+        cells = (f"`{name}`", text.what, text.since, text.need.value, text.without, text.how)
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines).strip("\n") + "\n"
 
@@ -79,6 +80,8 @@ def _verdict(features: Features, colour: bool) -> Iterable[str]:
     if verdict.unknown:
         text = f"could not be asked: {', '.join(verdict.unknown)}"
         yield from textwrap.wrap(text, 100, subsequent_indent="  ")
+    if features.source.unanswered:
+        yield f"gave no answer in time: {', '.join(features.source.unanswered)}"
     shade = {Status.OK: "green", Status.DEGRADED: "yellow", Status.CANNOT_RUN: "red"}
     yield _paint(f"verdict: {verdict.summary}", shade[verdict.status], colour)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -11,7 +12,10 @@ from typing import TYPE_CHECKING, Protocol
 from isula_edge import errors
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
+    from contextlib import AbstractContextManager
+
+    from isula_edge.kernel._asker import Asker
 
 __all__ = ["CAP_NET_ADMIN", "CAP_SYS_ADMIN", "Answer", "Live", "Saved", "Source", "has_cap"]
 
@@ -23,7 +27,7 @@ _ERRNO_NAMES = {errno.EOPNOTSUPP: "EOPNOTSUPP", errno.EAGAIN: "EAGAIN"}
 """Numbers that have two names; these are the ones in saved files."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Answer:
     """What a system call returned: ``ret``, and the name of errno or '' on success."""
 
@@ -70,17 +74,27 @@ class Source(Protocol):
     def call(self, name: str) -> Answer | None:
         """Answer of the call ``group.name``, or None when it was not or cannot be asked."""
 
+    def asking(self) -> AbstractContextManager[None]:
+        """While it is entered, calls are asked together and so for less."""
+
+    @property
+    def unanswered(self) -> tuple[str, ...]:
+        """Calls that were asked and gave no answer in time."""
+
 
 class Live:
     """This machine.
 
-    Calls are asked in-process with arguments that cannot change anything (see
+    Calls are asked in a process that is thrown away (see :mod:`isula_edge.kernel._asker`),
+    with arguments that change nothing on the machine (see
     :mod:`isula_edge.kernel._probe_calls`).  Every call is made and every file read at
     most once: take another ``Live`` for fresh facts.
     """
 
     def __init__(self) -> None:
         self._answers: dict[str, Answer | None] = {}
+        self._asker: Asker | None = None
+        self._lost: list[str] = []
         self._files: dict[str, str | None] = {}
 
     @property
@@ -109,11 +123,32 @@ class Live:
     def call(self, name: str) -> Answer | None:
         """Answer of the call, asked now."""
         if name not in self._answers:
-            # ctypes and the tables of call numbers are only paid for by who asks
-            from isula_edge.kernel import _probe_calls
-
-            self._answers[name] = _probe_calls.ask(name)
+            with self.asking():
+                assert self._asker is not None  # noqa: S101
+                self._answers[name] = self._asker.answer(name)
         return self._answers[name]
+
+    @contextlib.contextmanager
+    def asking(self) -> Iterator[None]:
+        """Keeps one process for all calls that are asked meanwhile."""
+        if self._asker is not None:
+            yield
+            return
+        # ctypes and the tables of call numbers are only paid for by who asks
+        from isula_edge.kernel import _asker, _probe_calls
+
+        self._asker = asker = _asker.Asker(_probe_calls.ask)
+        try:
+            yield
+        finally:
+            asker.close()
+            self._asker = None
+            self._lost += asker.unanswered
+
+    @property
+    def unanswered(self) -> tuple[str, ...]:
+        """Calls that gave no answer in time."""
+        return tuple(self._lost + (self._asker.unanswered if self._asker else []))
 
 
 class Saved:
@@ -158,6 +193,15 @@ class Saved:
     def call(self, name: str) -> Answer | None:
         """Answer recorded for the call."""
         return self._answers.get(name)
+
+    def asking(self) -> AbstractContextManager[None]:
+        """Does nothing: all is known."""
+        return contextlib.nullcontext()
+
+    @property
+    def unanswered(self) -> tuple[str, ...]:
+        """Nothing: what gave no answer was not recorded."""
+        return ()
 
 
 def has_cap(source: Source, capability: int) -> bool:

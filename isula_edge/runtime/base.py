@@ -140,7 +140,8 @@ class Guest(Protocol):
 
     The pid of such a container is the virtual machine's or the shim's: signals, namespaces,
     cgroups and /proc of the host say nothing about it.  ``vm`` says that there is one: then
-    the containers of a pod need a sandbox, whose virtual machine they share.
+    limits and statistics are the runtime's too, and the containers of a pod need a sandbox,
+    whose virtual machine they share.
     """
 
     vm: bool

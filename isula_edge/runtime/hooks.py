@@ -1,7 +1,8 @@
 """OCI hooks, for a runtime that has none of its own (runtime-spec, config: POSIX-platform hooks).
 
 Each hook gets the container's state as JSON on standard input, exactly its own arguments
-and environment, and its own time-out.
+and environment, and its own time-out: without one it is killed after two minutes, so that a
+hook which hangs cannot hold a container for ever.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
+from isula_edge.runtime.program import one_line
+
 if TYPE_CHECKING:
     from isula_edge.runtime.base import Bundle
     from isula_edge.sys.process import Reaper
 
-__all__ = ["command", "listed", "patience", "run_hooks", "state", "variables"]
+__all__ = ["command", "listed", "patience", "run_hooks", "seconds", "state", "variables"]
 
 _DEFAULT_TIMEOUT_S = 120
 
@@ -43,14 +46,18 @@ def variables(hook: dict[str, Any]) -> list[str]:
     return [pair for pair in hook.get("env") or () if pair.find("=") > 0]
 
 
+def seconds(hook: dict[str, Any]) -> int:
+    """How long a hook may take."""
+    return hook.get("timeout") or _DEFAULT_TIMEOUT_S
+
+
 def command(hook: dict[str, Any]) -> list[str]:
     """What runs a hook on the host: with its own variables alone, and its time-out."""
-    seconds = str(hook.get("timeout") or _DEFAULT_TIMEOUT_S)
     args = list(hook.get("args") or [hook["path"]])
     # env -i: a hook sees just the variables that are listed for it
     return [
         "/usr/bin/env", "-i", "--", *variables(hook),
-        "/usr/bin/timeout", "-s", "KILL", seconds, hook["path"], *args[1:],
+        "/usr/bin/timeout", "-s", "KILL", str(seconds(hook)), hook["path"], *args[1:],
     ]  # fmt: skip
 
 
@@ -70,15 +77,17 @@ async def run_hooks(bundle: Bundle, name: str, status: str, pid: int, reaper: Re
         if not os.access(hook["path"], os.X_OK):
             problems.append(f"{name} hook {hook['path']} cannot be executed: permission denied")
             continue
-        seconds = float(hook.get("timeout") or _DEFAULT_TIMEOUT_S) + 5
         try:
             code, _, err = await reaper.run(
-                command(hook), data=state(bundle, status, str(pid)).encode(), timeout_s=seconds
+                command(hook),
+                data=state(bundle, status, str(pid)).encode(),
+                timeout_s=seconds(hook) + 5.0,
+                group=True,
             )
         except TimeoutError:
             problems.append(f"{name} hook {hook['path']} did not end")
             continue
         if code:
-            words = err.decode(errors="replace").strip()
+            words = one_line(err.decode(errors="replace"))
             problems.append(f"{name} hook {hook['path']} failed with status {code}: {words}")
     return problems

@@ -14,20 +14,21 @@ import errno
 import logging
 import os
 import shlex
-import shutil
 import signal
 import socket
+import sys
 import termios
 import tty
 from typing import TYPE_CHECKING
 
 from isula_edge import errors, wire
 from isula_edge.cgroup.pods import open_cpuset
-from isula_edge.runtime import ctty, lxc_config, lxc_hooks, lxc_log, lxc_user
+from isula_edge.runtime import ctty, hooks, lxc_config, lxc_hooks, lxc_log, lxc_mounts, lxc_user
 from isula_edge.runtime.base import ExecProcess, ExecSpec, Started, binds
+from isula_edge.runtime.program import Program, one_line, tail
 from isula_edge.runtime.supervisor import exit_file
 from isula_edge.runtime.terminal import open_pty, pty_in, set_size
-from isula_edge.sys import atomic, paths, process, syscalls
+from isula_edge.sys import atomic, paths, process, syscalls, trees
 from isula_edge.sys.boot import boot_id
 from isula_edge.sys.capability import number
 
@@ -47,7 +48,13 @@ _START_TIMEOUT_S = 120.0
 _LINES_S = 0.004
 """How long lines of the log are left to come before it is read again."""
 _KILLED_S = 5.0
+_KEPT_LOG = 1 << 18
 _MONITOR_CGROUP = "isulad-monitor"
+_RESET = (
+    "import os,signal,sys;"
+    "[signal.signal(n,signal.SIG_DFL) for n in (signal.SIGINT,signal.SIGQUIT,signal.SIGPIPE)];"
+    "os.execvp(sys.argv[1],sys.argv[1:])"
+)
 
 
 class Lxc:
@@ -66,6 +73,7 @@ class Lxc:
         seccomp_text: Callable[[dict[str, object]], str],
         libexec: str,
         lxc_start: str = "/usr/bin/lxc-start",
+        start_s: float = 0.0,
     ) -> None:
         self._supervisor = supervisor
         self._reaper = reaper
@@ -74,6 +82,8 @@ class Lxc:
         self._seccomp_text = seccomp_text
         self._libexec = libexec
         self.program = lxc_start
+        self._start_s = start_s or _START_TIMEOUT_S
+        self._resets: tuple[str, ...] | None = None
         self._gates: dict[str, int] = {}
         self._terminal_gates: dict[str, int] = {}
         self._slaves: dict[str, int] = {}
@@ -81,6 +91,9 @@ class Lxc:
 
     async def create(self, bundle: Bundle) -> None:
         """Writes configuration and launcher, starts conmon, opens the terminal."""
+        program = Program(self.name, self.program)
+        if problem := program.problem():
+            raise program.unusable(problem)
         run = bundle.run_dir
         open_cpuset(self._cgroups, os.path.dirname(bundle.cgroup))
         seccomp = f"{run}/seccomp"
@@ -90,12 +103,14 @@ class Lxc:
             monitor_cgroup=_MONITOR_CGROUP,
             seccomp_path=seccomp,
         )
+        lxc_mounts.stage(bundle.spec, run)
         text = config.text + lxc_hooks.lines(bundle, self._cgroups) + self._programs(bundle)
         if config.seccomp:
             atomic.write(seccomp, self._seccomp_text(config.seccomp).encode(), durable=False)
         atomic.write(f"{run}/config", text.encode("utf-8", "surrogateescape"), durable=False)
         atomic.write(f"{run}/lxc.log", b"", durable=False)
-        atomic.write(f"{run}/launch", self._launcher(bundle), durable=False)
+        launcher = self._launcher(bundle, await self._resetting())
+        atomic.write(f"{run}/launch", launcher, durable=False)
         for name in ("go", "console", "gate"):
             with contextlib.suppress(FileExistsError):
                 os.mkfifo(f"{run}/{name}", 0o600)
@@ -142,6 +157,7 @@ class Lxc:
     async def start(self, bundle: Bundle) -> Started:
         """Opens the gate and waits until init has been executed."""
         log = f"{bundle.run_dir}/lxc.log"
+        seconds = self._start_s + hooks.patience(bundle)
         changed = asyncio.Event()
         ended = self._watcher.add(
             os.path.dirname(exit_file(bundle.run_dir)),
@@ -150,13 +166,16 @@ class Lxc:
         )
         try:
             os.write(self._gates[bundle.id], b"go\n")
-            async with asyncio.timeout(_START_TIMEOUT_S):
+            async with asyncio.timeout(seconds):
                 return await self._wait_started(bundle, log, changed)
         except TimeoutError as error:
             raise errors.DeadlineExceeded(
-                f"container {bundle.name} did not start within {_START_TIMEOUT_S:.0f} s",
+                f"runtime lxc: {self.program} did not start container {bundle.name} within "
+                f"{seconds:g} s and was killed",
                 kind="container",
                 ref=bundle.id,
+                hint="see what it waits for (a hook, a device), or set another start-timeout in "
+                "daemon.json",
             ) from error
         finally:
             self._watcher.remove(ended)
@@ -194,11 +213,13 @@ class Lxc:
         return Started(init, self._supervisor.identity(bundle))
 
     def _failure(self, bundle: Bundle, text: str) -> errors.EngineError:
-        reason = lxc_hooks.problem(bundle) or text or "no reason given"
+        reason = one_line(lxc_hooks.problem(bundle) or text)
+        reason = reason or f"{self.program} ended without giving a reason"
         kept = f"{bundle.dir}/lxc.log"
         with contextlib.suppress(OSError):
             # the run directory does not outlive the failure
-            shutil.copyfile(f"{bundle.run_dir}/lxc.log", kept)
+            log = tail(f"{bundle.run_dir}/lxc.log", _KEPT_LOG).encode()
+            atomic.write(kept, log, durable=False)
         return errors.Internal(
             f"runtime lxc could not start container {bundle.name}: {reason}",
             kind="container",
@@ -293,8 +314,13 @@ class Lxc:
         self._close_gate(bundle)
         monitor = self._monitors.pop(bundle.id, 0)
         found = process.identify(monitor) if monitor else None
-        if found is not None and not os.path.exists(exit_file(bundle.run_dir)):
-            process.signal_process(found, signal.SIGKILL)
+        if not os.path.exists(exit_file(bundle.run_dir)):
+            supervisor = self._supervisor.identity(bundle)
+            if supervisor is not None:
+                # and so all that it, LXC and their hooks have started
+                await trees.end_tree(supervisor)
+            elif found is not None:
+                process.signal_process(found, signal.SIGKILL)
         group = (bundle.spec.get("linux") or {}).get("cgroupsPath") or bundle.cgroup
         await self._end_processes(group.strip("/"))
         self._cgroups.remove(group.strip("/"))
@@ -339,7 +365,20 @@ class Lxc:
         program, cwd = described["args"][0], described["cwd"]
         return paths.find_program(root, program, search, cwd, binds(bundle.spec))[0]
 
-    def _launcher(self, bundle: Bundle) -> bytes:
+    async def _resetting(self) -> tuple[str, ...]:
+        """Words before a command that undo what a shell does to it in the background: it
+        ignores SIGINT and SIGQUIT there, and what is ignored would be ignored in the container.
+        """
+        if self._resets is None:
+            words = ("/usr/bin/env", "--default-signal=INT,QUIT")
+            code = 1
+            with contextlib.suppress(OSError, TimeoutError):
+                # coreutils 8.31
+                code = (await self._reaper.run([*words, "true"]))[0]
+            self._resets = (sys.executable, "-IS", "-c", _RESET) if code else words
+        return self._resets
+
+    def _launcher(self, bundle: Bundle, resets: tuple[str, ...]) -> bytes:
         """The program conmon takes for a runtime: ``create --bundle B --pid-file P ID``."""
         run = bundle.run_dir
         args = list(bundle.spec["process"]["args"])
@@ -350,8 +389,8 @@ class Lxc:
             names = [lxc_config.inside(bundle.spec, name) for name in before]
             args[:1] = [*names, self._program_path(bundle)]
         words = [
-            self.program, "-F", "-n", bundle.id, "-P", os.path.dirname(run), "-f", f"{run}/config",
-            "-o", f"{run}/lxc.log", "-l", "INFO", "-q", "--", *args,
+            *resets, self.program, "-F", "-n", bundle.id, "-P", os.path.dirname(run),
+            "-f", f"{run}/config", "-o", f"{run}/lxc.log", "-l", "INFO", "-q", "--", *args,
         ]  # fmt: skip
         command = shlex.join(words)
         gate = f"{run}/go"

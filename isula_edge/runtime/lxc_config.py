@@ -85,7 +85,7 @@ def build(bundle: Bundle, *, version: str, monitor_cgroup: str, seccomp_path: st
     lines: list[str] = []
     lines += _root(spec)
     lines += _namespaces(linux, spec)
-    lines += lxc_mounts.lines(spec, linux)
+    lines += lxc_mounts.lines(spec, linux, bundle.run_dir)
     lines += _cgroups(bundle, linux, version, monitor_cgroup)
     lines += _process(spec, process)
     if linux.get("seccomp"):
@@ -162,9 +162,8 @@ def _process(spec: Mapping[str, Any], process: Mapping[str, Any]) -> Iterator[st
     if groups:
         yield f"lxc.init.groups = {','.join(groups)}"
     yield item("lxc.init.cwd", process.get("cwd") or "/")
-    if process.get("capabilities") is not None:
-        names = [name.removeprefix("CAP_").lower() for name in lxc_user.kept(process)]
-        yield item("lxc.cap.keep", " ".join(names) or "none")
+    names = [name.removeprefix("CAP_").lower() for name in lxc_user.kept(process)]
+    yield item("lxc.cap.keep", " ".join(names) or "none")
     if process.get("noNewPrivileges"):
         yield "lxc.no_new_privs = 1"
     for limit in process.get("rlimits") or ():

@@ -59,14 +59,16 @@ def lines(bundle: Bundle, cgroups: Host) -> str:
         if text:
             path = f"{bundle.run_dir}/hook-{name}"
             head = f"#!/bin/sh\nexec 2>>{shlex.quote(_log(bundle))}\n"
-            atomic.write(path, f"{head}{text}\n".encode(), 0o700, durable=False)
+            script = f"{head}{text}\n".encode("utf-8", "surrogateescape")
+            atomic.write(path, script, 0o700, durable=False)
             give(bundle, path)
             # by the shell, since /run may be mounted noexec
             found.append(f"lxc.hook.{name} = /bin/sh {shlex.quote(path)}\n")
     text = "\n".join(_start(bundle))
     if text:
         path = f"{bundle.dir}/hook-start"
-        atomic.write(path, f"#!/bin/sh\n{text}\n".encode(), 0o755, durable=False)
+        script = f"#!/bin/sh\n{text}\n".encode("utf-8", "surrogateescape")
+        atomic.write(path, script, 0o755, durable=False)
         give(bundle, path, bundle.dir)
         where = inside(bundle.spec, START)
         found.append(mount_entry(path, where, ("bind", "ro", "create=file")))
@@ -106,7 +108,9 @@ def _run(listed: Iterable[dict[str, Any]]) -> Iterator[str]:
     for hook in listed:
         command, name = shlex.join(hooks.command(hook)), shlex.quote(hook["path"])
         yield f'printf %s "$state" | {command}'
-        yield f"code=$?; [ $code = 0 ] || {{ echo hook {name} failed with $code >&2; exit $code; }}"
+        late = f"was killed: its time is {hooks.seconds(hook)} s"
+        yield f'code=$?; how="failed with $code"; [ $code != 137 ] || how="{late}"'
+        yield f'[ $code = 0 ] || {{ echo hook {name} "$how" >&2; exit $code; }}'
 
 
 def _before(bundle: Bundle) -> Iterator[str]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from isula_edge import errors
 from isula_edge.runtime.base import binds
+from isula_edge.sys import syscalls
 from isula_edge.sys.paths import resolve, resolve_in_root
 
 if TYPE_CHECKING:
@@ -20,9 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BIND_FLAGS",
-    "DEV_FLAGS",
     "clean",
-    "dev_size",
     "fstab_escape",
     "inside",
     "is_bind",
@@ -30,27 +29,24 @@ __all__ = [
     "lines",
     "mount_entry",
     "own_dev",
+    "stage",
 ]
 
 BIND_FLAGS = {
-    "nosuid": os.ST_NOSUID,
-    "nodev": os.ST_NODEV,
-    "noexec": os.ST_NOEXEC,
-    "noatime": os.ST_NOATIME,
-    "nodiratime": os.ST_NODIRATIME,
-    "relatime": os.ST_RELATIME,
+    "nosuid": (syscalls.MS_NOSUID, os.ST_NOSUID),
+    "nodev": (syscalls.MS_NODEV, os.ST_NODEV),
+    "noexec": (syscalls.MS_NOEXEC, os.ST_NOEXEC),
+    "noatime": (1 << 10, os.ST_NOATIME),
+    "nodiratime": (1 << 11, os.ST_NODIRATIME),
+    "relatime": (1 << 21, os.ST_RELATIME),
+    "strictatime": (1 << 24, 0),
 }
-"""Flags of a bind mount that mount(2) needs another call for, and statvfs(3)'s words."""
-DEV_FLAGS = ("nosuid", "noexec", "noatime", "nodiratime", "relatime", "strictatime")
-"""Flags that /dev can have: LXC writes to it, and makes devices there, once it is mounted."""
+"""Flags that each bind of a source can have: what mount(2) and statvfs(3) have for them."""
 
 _OPPOSITES = {"suid": "nosuid", "dev": "nodev", "exec": "noexec"}
-_PROPAGATION = ("private", "rprivate", "slave", "rslave", "unbindable", "runbindable")
 _PROC = {"nosuid", "noexec", "nodev"}
 """What LXC mounts /proc with by itself."""
-_OWN_DEV = {"/dev": "tmpfs", "/dev/pts": "devpts"}
 _LONGEST = 4095
-_UNITS = {"k": 10, "m": 20, "g": 30}
 
 
 def clean(path: str) -> str:
@@ -127,27 +123,49 @@ def inside(spec: Mapping[str, Any], name: str) -> str:
     return f"/dev/{name}" if own_dev(spec) else f"/.{name}"
 
 
-def dev_size(text: str) -> int:
-    """Bytes of ``size=TEXT`` of a tmpfs; ValueError for what is no plain number of them."""
-    shift = _UNITS.get(text[-1:].lower(), 0)
-    return int(text[:-1] if shift else text) << shift
+def stage(spec: Mapping[str, Any], run_dir: str) -> None:
+    """Mounts sources with the flags that LXC would not give them, below ``run_dir``.
+
+    They are unmounted with everything else that is staged there.
+    """
+    for number, mount in enumerate(spec.get("mounts") or ()):
+        flags = _lost(mount)
+        if not flags:
+            continue
+        source, place = mount["source"], _staged(run_dir, number)
+        if os.path.isdir(source):
+            os.makedirs(place, 0o711)
+        else:
+            os.makedirs(os.path.dirname(place), 0o711, exist_ok=True)
+            os.close(os.open(place, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+        syscalls.mount(source, place, "none", syscalls.MS_BIND | syscalls.MS_REC)
+        syscalls.mount("", place, "", syscalls.MS_BIND | syscalls.MS_REMOUNT | flags)
 
 
-def lines(spec: Mapping[str, Any], linux: Mapping[str, Any]) -> Iterator[str]:
+def _staged(run_dir: str, number: int) -> str:
+    return f"{run_dir}/mounts/f{number}"
+
+
+def lines(spec: Mapping[str, Any], linux: Mapping[str, Any], run_dir: str) -> Iterator[str]:
     """The lines for all mounts, in their order; those of LXC's own come first."""
     auto: list[str] = []
     entries: list[str] = []
-    for mount in spec.get("mounts") or ():
+    fresh: list[str] = []
+    for number, mount in enumerate(spec.get("mounts") or ()):
         target, kind = clean(mount["destination"]), mount.get("type", "")
         options = list(mount.get("options") or ())
-        if _OWN_DEV.get(target) == kind and kind:
-            entries += _dev(target, options)
+        if (target, kind) == ("/dev/pts", "devpts"):
             continue
         word = _automatic(target, kind, options)
         if word:
             auto.append(word)
         elif not is_shared(mount):
-            entries += _mount(mount, target, options)
+            source = _staged(run_dir, number) if _lost(mount) else mount.get("source") or ""
+            made = list(_create(target, source, fresh))
+            entries.append(_mount_line(mount, source, target, [*options, *made]))
+        fresh = [path for path in fresh if not f"{path}/".startswith(f"{target}/")]
+        if kind == "tmpfs":
+            fresh.append(target)
     if auto:
         yield f"lxc.mount.auto = {' '.join(auto)}"
     yield from entries
@@ -168,61 +186,49 @@ def _automatic(target: str, kind: str, options: list[str]) -> str:
     return ""
 
 
-def _dev(target: str, options: list[str]) -> Iterator[str]:
-    """What LXC's own /dev lacks of its options."""
-    if target != "/dev":
-        return
-    for option in options:
-        if option.startswith("size="):
-            yield f"lxc.autodev.tmpfs.size = {dev_size(option[5:])}"
-    flags = [option for option in options if option in DEV_FLAGS]
-    if flags:
-        yield _entry("dev", "/dev", "none", ("rbind", "remount", *flags, "relative"))
-
-
-def _mount(mount: Mapping[str, Any], target: str, options: list[str]) -> Iterator[str]:
-    kind, source = mount.get("type", ""), mount.get("source") or ""
+def _mount_line(mount: Mapping[str, Any], source: str, target: str, options: list[str]) -> str:
+    kind = mount.get("type", "")
     bind = is_bind(mount)
     if bind and not {"bind", "rbind"} & set(options):
         options.insert(0, "rbind")
-    what = "none" if bind else kind
-    yield _entry(source or kind, target, what, [*options, *_create(target, source)])
-    missing = _lost(source, target, options) if bind else []
-    if missing:
-        # LXC heeds flags of a bind only when it is read-only
-        kept = [option for option in options if option in ("bind", "rbind", *_PROPAGATION)]
-        yield _entry(
-            target.lstrip("/"), target, "none", (*kept, "remount", *missing, "relative")
-        )
+    return _entry(source or kind, target, "none" if bind else kind, options)
 
 
-def _lost(source: str, target: str, options: list[str]) -> list[str]:
-    """Flags that the source does not have and LXC would not give to a bind of it.
+def _lost(mount: Mapping[str, Any]) -> int:
+    """Flags of mount(2) that a bind is to have, its source has not, and LXC does not set.
 
     Raises Unimplemented for one that the source has and the bind is not to have.
     """
+    options, source = mount.get("options") or (), mount.get("source") or ""
+    if not is_bind(mount) or is_shared(mount):
+        return 0
     try:
         present = os.statvfs(source).f_flag
     except (OSError, ValueError):
-        present = 0
+        return 0
     for option in options:
         flag = _OPPOSITES.get(option, "")
-        if flag and present & BIND_FLAGS[flag]:
+        if flag and present & BIND_FLAGS[flag][1]:
             raise errors.Unimplemented(
-                f"runtime lxc cannot mount {source} on {target} with {option}: "
+                f"runtime lxc cannot mount {source} on {mount['destination']} with {option}: "
                 f"its file system is mounted with {flag}",
                 kind="mount",
-                ref=target,
+                ref=mount["destination"],
                 hint="use --runtime runc",
             )
-    wanted = [option for option in options if option in BIND_FLAGS or option == "strictatime"]
-    if "ro" in options or all(present & BIND_FLAGS.get(option, 0) for option in wanted):
-        return []
-    return wanted
+    wanted = [option for option in options if option in BIND_FLAGS]
+    # LXC (5 and later) sets them where it makes a bind read-only, and nowhere else
+    if "ro" in options or all(present & BIND_FLAGS[option][1] for option in wanted):
+        return 0
+    kept = [name for name, (_, shown) in BIND_FLAGS.items() if present & shown]
+    if set(wanted) & {"noatime", "strictatime"}:
+        kept = [name for name in kept if not name.endswith("atime")]
+    return sum(BIND_FLAGS[name][0] for name in {*wanted, *kept})
 
 
-def _create(target: str, source: str) -> Iterator[str]:
-    if target.startswith("/dev/"):
+def _create(target: str, source: str, fresh: list[str]) -> Iterator[str]:
+    """What makes a target that is on a new file system: /dev, or one of the mounts before."""
+    if any(target.startswith(f"{path}/") for path in ("/dev", *fresh)):
         is_file = source.startswith("/") and os.path.exists(source) and not os.path.isdir(source)
         yield "create=file" if is_file else "create=dir"
 

@@ -18,10 +18,9 @@ import struct
 from typing import TYPE_CHECKING, Any
 
 from isula_edge import errors
+from isula_edge.profile.code import Call, Code, find
 from isula_edge.sys import atomic
 from isula_edge.sys.capability import number
-from isula_edge.sys.elf_calls import MACHINES, Call, code
-from isula_edge.sys.elf_program import BASE, HEADERS, elf_program
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -150,13 +149,14 @@ def kept(process: Mapping[str, Any]) -> list[str]:
 class _Data:
     """What the program's calls point to, and where it is in memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, code: Code) -> None:
         self.bytes = b""
+        self._start, self._pointer = code.data, code.pointer
 
     def add(self, data: bytes) -> int:
         """The address of ``data``."""
         self.bytes += b"\0" * (-len(self.bytes) % 8)
-        address = BASE + HEADERS + len(self.bytes)
+        address = self._start + len(self.bytes)
         self.bytes += data
         return address
 
@@ -168,13 +168,14 @@ class _Data:
     def table(self, texts: Iterable[str]) -> int:
         """The address of a table of strings as execve(2) takes it."""
         addresses = [self.add(f"{text}\0".encode("utf-8", "surrogateescape")) for text in texts]
-        return self.add(struct.pack(f"<{len(addresses) + 1}Q", *addresses, 0))
+        return self.add(struct.pack(f"<{len(addresses) + 1}{self._pointer}", *addresses, 0))
 
 
 def build(spec: Mapping[str, Any], machine: str) -> bytes:
-    """The ELF file; Unimplemented for a machine without code."""
+    """The ELF file; Unimplemented for a machine without a profile."""
     process = spec.get("process") or {}
-    if machine not in MACHINES:
+    code = find(machine)
+    if code is None:
         raise errors.Unimplemented(
             f"runtime lxc has no ambient capabilities, umask, priorities, device nodes, sysctls "
             f"and createContainer hooks on {machine}",
@@ -182,15 +183,13 @@ def build(spec: Mapping[str, Any], machine: str) -> bytes:
             ref=machine,
             hint="use --runtime runc",
         )
-    data = _Data()
+    data = _Data(code)
     calls = [*_attributes(process, data), *_capabilities(process, data)]
     environment = 0
     if carries_environment(spec):
         environment = data.table(_pairs(variables(process)))
     padding = b"\0" * (-len(data.bytes) % 4)
-    return elf_program(
-        MACHINES[machine], data.bytes + padding, code(machine, calls, environment)
-    )
+    return code.program(data.bytes + padding, code.executing(calls, environment))
 
 
 def _attributes(process: Mapping[str, Any], data: _Data) -> Iterator[Call]:

@@ -10,14 +10,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from isula_edge import errors
-from isula_edge.runtime.lxc_mounts import (
-    BIND_FLAGS,
-    DEV_FLAGS,
-    clean,
-    dev_size,
-    is_bind,
-    is_shared,
-)
+from isula_edge.runtime.lxc_mounts import BIND_FLAGS, clean, is_bind, is_shared
 from isula_edge.runtime.lxc_user import IO_CLASSES, SCHEDULER_FLAGS, SCHEDULER_POLICIES
 from isula_edge.sys import capability, lsm
 
@@ -38,8 +31,7 @@ _PROPAGATION = {
 }  # fmt: skip
 _CLEARING = {"rw", "suid", "dev", "exec", "atime", "diratime", "norelatime", "nostrictatime",
              "async", "nomand", "defaults"}  # fmt: skip
-_OF_FILE_SYSTEMS = {"sync", "dirsync", "lazytime", "mand"}
-_KNOWN_FLAGS = {*BIND_FLAGS, *_CLEARING, "ro", "strictatime", "bind", "rbind"}
+_KNOWN_FLAGS = {*BIND_FLAGS, *_CLEARING, "ro", "bind", "rbind"}
 _UNSERVED_OPTIONS = {
     "idmap", "ridmap", "iversion", "loud", "noiversion", "nolazytime", "nosymfollow", "remount",
     "silent", "symfollow", "tmpcopyup",
@@ -207,7 +199,8 @@ def _heeded(mount: Mapping[str, Any], target: str, kind: str, option: str) -> bo
             return option in _PROPAGATION or option in ("ro", "rw", "bind", "rbind", *BIND_FLAGS)
         return option in _KNOWN_FLAGS or option in _PROPAGATION
     if (target, kind) == ("/dev", "tmpfs"):
-        return option in ("rw", "mode=755", "mode=0755", *DEV_FLAGS) or _is_size(option)
+        # LXC writes to it, and makes devices there, once it is mounted
+        return option not in ("ro", "nodev")
     if (target, kind) == ("/dev/pts", "devpts"):
         return option in _DEVPTS
     if target == "/sys/fs/cgroup" and kind in ("cgroup", "cgroup2"):
@@ -215,28 +208,23 @@ def _heeded(mount: Mapping[str, Any], target: str, kind: str, option: str) -> bo
     return True
 
 
-def _is_size(option: str) -> bool:
-    if not option.startswith("size="):
-        return False
-    try:
-        return dev_size(option[5:]) >= 0
-    except ValueError:
-        return False
-
-
 def _strings(process: Mapping[str, Any]) -> None:
     if "args" in process and not process["args"]:
         raise bad("process.args", "there is nothing to execute")
     if process.get("cwd"):
         _absolute("process.cwd", process["cwd"])
-    for key in ("args", "env"):
-        for number, text in enumerate(process.get(key) or ()):
-            if len(text.encode("utf-8", "surrogateescape")) >= _LONGEST_STRING:
-                why = f"it is longer than the {_LONGEST_STRING - 1} bytes that execve(2) takes"
-                raise bad(f"process.{key}[{number}]", why)
+    _lengths("process", process)
     for number, pair in enumerate(process.get("env") or ()):
         if pair.find("=") < 1:
             raise bad(f"process.env[{number}]", f"{pair!r:.80} is no NAME=VALUE")
+
+
+def _lengths(place: str, program: Mapping[str, Any]) -> None:
+    for key in ("args", "env"):
+        for number, text in enumerate(program.get(key) or ()):
+            if len(text.encode("utf-8", "surrogateescape")) >= _LONGEST_STRING:
+                why = f"it is longer than the {_LONGEST_STRING - 1} bytes that execve(2) takes"
+                raise bad(f"{place}.{key}[{number}]", why)
 
 
 def _process(process: Mapping[str, Any]) -> None:
@@ -392,6 +380,7 @@ def _seccomp(found: Mapping[str, Any]) -> None:
 
 def _hook(place: str, hook: Mapping[str, Any]) -> None:
     _absolute(f"{place}.path", hook.get("path") or "")
+    _lengths(place, hook)
     if (hook.get("timeout") or 0) < 0:
         raise bad(f"{place}.timeout", f"{hook['timeout']} is below 0")
     for pair in hook.get("env") or ():

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING
 from isula_edge import errors
 from isula_edge.runtime import hooks
 from isula_edge.runtime.base import ExecProcess, ExecSpec, Started, process_document
+from isula_edge.runtime.hybrid import words_before
 from isula_edge.runtime.lxc import _pipes
-from isula_edge.runtime.program import Program, last_words, one_line, program_error
+from isula_edge.runtime.program import PATH, Program, last_words, one_line, program_error, tail
 from isula_edge.runtime.supervisor import exit_file
 from isula_edge.runtime.terminal import set_size
 from isula_edge.sys import atomic, process, trees
@@ -42,6 +43,7 @@ _log = logging.getLogger(__name__)
 _MARK = "ISULA_CONTAINER"
 """A variable of the runtime's processes, by which those that it leaves behind are found."""
 _TERMINAL_S = 10.0
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,22 +110,27 @@ class OciCli:
         os.makedirs(self._root, 0o700, exist_ok=True)
         self._unsure.add(bundle.id)
         limit = self._limits.create + hooks.patience(bundle)
+        words = self._command(path)
         try:
             pid = await self._supervisor.launch(
                 bundle,
-                path,
-                self._globals(f"{bundle.run_dir}/runtime.log"),
+                words[0],
+                (*words[1:], *self._globals(f"{bundle.run_dir}/runtime.log")),
                 {_MARK: bundle.id},
                 limit,
             )
         except errors.DeadlineExceeded as error:
             raise self._late("create", limit) from error
         except errors.Internal as error:
-            words = error.message
-            if not _says(words):
-                words = last_words(f"{bundle.run_dir}/runtime.log") or self._ended("create", 1)
-            raise self._explain(bundle, words) from error
+            text = error.message
+            if not _says(text):
+                text = last_words(f"{bundle.run_dir}/runtime.log") or self._ended("create", 1)
+            raise self._explain(bundle, text) from error
         self._check_parent(bundle, pid)
+
+    def _command(self, path: str) -> tuple[str, ...]:
+        """The words that run the program; the last of them is its path."""
+        return (*words_before(path, self._cgroups), path)
 
     def _globals(self, log: str) -> tuple[str, ...]:
         """Options before a command that writes its log there."""
@@ -133,8 +140,8 @@ class OciCli:
         """Refuses a pid that is none of the container's: it would get the signals meant for it."""
         supervisor = self._supervisor.identity(bundle)
         found = trees.parent(pid)
-        if not found or supervisor is None or found != supervisor.pid:
-            what = "does not exist" if not found else "is none of its own"
+        if found is None or supervisor is None or found != supervisor.pid:
+            what = "does not exist" if found is None else "is none of its own"
             raise errors.Internal(
                 f"runtime {self.name}: create reported process {pid}, which {what}",
                 kind="container",
@@ -174,7 +181,7 @@ class OciCli:
             described = json.dumps(process_document(bundle, spec)).encode()
             atomic.write(f"{folder}/process.json", described, durable=False)
             argv = [
-                path, *self._globals(f"{folder}/log"), "exec", "--detach",
+                *self._command(path), *self._globals(f"{folder}/log"), "exec", "--detach",
                 "--process", f"{folder}/process.json", "--pid-file", f"{folder}/pid",
             ]  # fmt: skip
             umask = (bundle.spec["process"].get("user") or {}).get("umask")
@@ -190,7 +197,7 @@ class OciCli:
                 for fd in ends:
                     os.close(fd)
             try:
-                streams.pid = await self._exec_pid(bundle, helper, folder)
+                streams.pid = await self._exec_pid(bundle, spec, helper, folder, streams.stderr)
             except BaseException:
                 for fd in (streams.stdin, streams.stdout, streams.stderr):
                     if fd >= 0:
@@ -212,10 +219,16 @@ class OciCli:
                 server.bind(path)
                 server.listen(1)
                 server.setblocking(False)
-                helper = self._spawn([*argv, "--tty", "--console-socket", path, bundle.id])
+                # not on the terminal: the daemon reads it
+                ends = (-1, -1, os.open(f"{folder}/err", _NEW_FILE, 0o600))
+                try:
+                    words = [*argv, "--tty", "--console-socket", path, bundle.id]
+                    helper = self._spawn(words, ends)
+                finally:
+                    os.close(ends[2])
                 accept = asyncio.create_task(loop.sock_accept(server))
                 try:
-                    found = await self._exec_pid(bundle, helper, folder)
+                    found = await self._exec_pid(bundle, spec, helper, folder)
                     client, _ = await asyncio.wait_for(accept, _TERMINAL_S)
                 except TimeoutError as error:
                     raise self._no_terminal(bundle, found) from error
@@ -259,10 +272,18 @@ class OciCli:
             raise self._program.unusable(f"{self.program}: {reason}") from error
         return self._reaper.spawned(pid)
 
-    async def _exec_pid(self, bundle: Bundle, helper: int, folder: str) -> int:
+    async def _exec_pid(
+        self, bundle: Bundle, spec: ExecSpec, helper: int, folder: str, stderr: int = -1
+    ) -> int:
+        """The pid that ``exec`` reports; what it says of a failure is in its log or ``stderr``."""
         ended = self._reaper.watch(helper)
         try:
             code = await asyncio.wait_for(asyncio.shield(ended), self._limits.exec)
+            if code:
+                err = _pending(stderr) if stderr >= 0 else tail(f"{folder}/err")
+                words = one_line(last_words(f"{folder}/log", err))
+                raise self._explain(bundle, words or self._ended("exec", code), spec.argv[0])
+            return self._exec_child(bundle, folder)
         except BaseException as error:
             if not ended.done():
                 with contextlib.suppress(ProcessLookupError):
@@ -275,10 +296,6 @@ class OciCli:
             if isinstance(error, TimeoutError):
                 raise self._late("exec", self._limits.exec) from error
             raise
-        if code:
-            words = last_words(f"{folder}/log")
-            raise self._explain(bundle, words or self._ended("exec", code))
-        return self._exec_child(bundle, folder)
 
     def _exec_child(self, bundle: Bundle, folder: str) -> int:
         """The process that ``exec`` reported; Internal when it is none that it can have made."""
@@ -289,7 +306,7 @@ class OciCli:
         ):
             pid = int(file.read(32))
             # one that has ended already is nobody's child any more
-            if pid > 0 and trees.parent(pid) in (0, os.getpid()):
+            if pid > 0 and trees.parent(pid) in (None, os.getpid()):
                 return pid
             reason = f"exec reported process {pid}, which is none of its own"
         raise errors.Internal(
@@ -297,12 +314,18 @@ class OciCli:
         )
 
     async def delete(self, bundle: Bundle) -> None:
-        """``delete --force``, and whatever that leaves; a container it does not know is fine."""
+        """``delete --force``, and whatever that leaves; a container it does not know is fine.
+
+        Cancelling this ends the program, and no more.
+        """
         if os.path.exists(f"{self._root}/{bundle.id}"):
             try:
                 await self._forget(bundle)
             except errors.EngineError as error:
                 _log.warning("container %s: %s", bundle.name, error)
+            except asyncio.CancelledError:
+                # somebody does not want to wait for it: what it has left undone is done here
+                _log.warning("container %s: delete was ended", bundle.name)
         await self._sweep(bundle)
 
     async def _forget(self, bundle: Bundle) -> None:
@@ -336,7 +359,8 @@ class OciCli:
         """
         log = f"{folder}/runtime.log"
         argv = [
-            self.program, *self._args, "--log", log, "checkpoint", "--leave-running",
+            *self._command(self.program), *self._args, "--log", log,
+            "checkpoint", "--leave-running",
             "--image-path", f"{folder}/checkpoint", "--work-path", folder,
             "--file-locks", "--tcp-established", "--ext-unix-sk",
             *(["--shell-job"] if bundle.terminal else []), bundle.id,
@@ -363,7 +387,11 @@ class OciCli:
         log = f"{bundle.run_dir}/runtime.log"
         try:
             code, out, err = await self._reaper.run(
-                [path, *self._globals(log), *words], timeout_s=limit_s, group=True, data=data
+                [*self._command(path), *self._globals(log), *words],
+                timeout_s=limit_s,
+                group=True,
+                data=data,
+                env={"PATH": PATH, _MARK: bundle.id},
             )
         except TimeoutError as error:
             raise self._late(words[0], limit_s) from error
@@ -381,7 +409,8 @@ class OciCli:
         return f"see whether {self.program} is an OCI runtime, and whole"
 
     def _ended(self, verb: str, code: int) -> str:
-        how = f"was killed by signal {code - 128}" if code > 128 else f"ended with status {code}"
+        signalled = 128 < code < 128 + signal.NSIG
+        how = f"was killed by signal {code - 128}" if signalled else f"ended with status {code}"
         return f"{self.program} {verb} {how}"
 
     def _late(self, verb: str, seconds: float) -> errors.DeadlineExceeded:
@@ -394,16 +423,25 @@ class OciCli:
             "in runtimes of daemon.json",
         )
 
-    def _explain(self, bundle: Bundle, text: str) -> errors.EngineError:
+    def _explain(self, bundle: Bundle, text: str, program: str = "") -> errors.EngineError:
         """The error class for what the runtime said, kept in one place."""
         plain = one_line(text)
-        program = (bundle.spec.get("process", {}).get("args") or [""])[0]
+        program = program or (bundle.spec.get("process", {}).get("args") or [""])[0]
         return program_error(plain, program) or errors.Internal(
             f"runtime {self.name}: {plain}",
             kind="container",
             ref=bundle.id,
             hint=f"{self.program} said so",
         )
+
+
+def _pending(fd: int) -> str:
+    """What is in a pipe by now."""
+    os.set_blocking(fd, False)
+    try:
+        return os.read(fd, 1 << 16).decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def _says(words: str) -> bool:

@@ -30,7 +30,13 @@ _NUMBER = re.compile(r"v?(\d{1,4})\.(\d{1,4})\.(\d{1,4})(-rc)?")
 _TAIL = 1 << 16
 _LONGEST = 1000
 _NOT_FOUND = ("executable file not found", "no such file or directory")
-_NOT_EXECUTABLE = ("permission denied", "exec format error", "is a directory")
+_NOT_EXECUTABLE = (
+    "permission denied",
+    "exec format error",
+    "is a directory",
+    # crun's word for a directory
+    "open executable: operation not permitted",
+)
 
 
 class Program:
@@ -167,8 +173,13 @@ def last_words(path: str, err: str = "") -> str:
 
 
 def program_error(words: str, program: str) -> errors.EngineError | None:
-    """CommandNotFound or CommandNotExecutable where a runtime's ``words`` say that."""
+    """CommandNotFound or CommandNotExecutable where a runtime's ``words`` say that.
+
+    The message names ``program``, which the words of crun do not.
+    """
     lower = words.lower()
+    if program not in words:
+        words = f'exec: "{program}": {words}'
     if "exec" in lower or "starting container process" in lower:
         if any(word in lower for word in _NOT_FOUND):
             return errors.CommandNotFound(words, kind="command", ref=program)

@@ -50,7 +50,7 @@ POD_ANNOTATION = "io.kubernetes.cri.sandbox-id"
 _SUN_PATH = 108
 _DRAIN_S = 5.0
 _KILLED_S = 30.0
-_EVENT_S = 1.0
+_EVENT_S = 3.0
 _KILLED = 128 + signal.SIGKILL
 _ALIVE = (shim_messages.RUNNING, shim_messages.PAUSED, shim_messages.PAUSING)
 _VM_NAMESPACES = {"network": "--net", "pid": "--pid", "ipc": "--ipc", "uts": "--uts"}
@@ -497,6 +497,9 @@ def _group_stats(found: shim_messages.Metrics) -> GroupStats:
         memory_limit=found.memory_limit,
         memory_rss=found.memory_rss,
         memory_cache=found.memory_cache,
+        memory_mapped_file=found.memory_mapped_file,
+        page_faults=found.page_faults,
+        major_page_faults=found.major_page_faults,
         swap_usage=found.swap_usage,
         swap_limit=found.swap_limit,
         pids=found.pids,
@@ -509,6 +512,7 @@ def _group_stats(found: shim_messages.Metrics) -> GroupStats:
             memory_max_usage=found.memory_max_usage,
             memory_failures=found.memory_failures,
             memory_kernel=found.memory_kernel,
+            oom_kills=found.oom_kills,
             pids_max=found.pids_limit,
         ),
     )

@@ -411,7 +411,11 @@ class Metrics:
     memory_kernel: int = 0
     memory_rss: int = 0
     memory_cache: int = 0
+    memory_mapped_file: int = 0
+    page_faults: int = 0
+    major_page_faults: int = 0
     inactive_file: int = 0
+    oom_kills: int = 0
     swap_usage: int = 0
     swap_limit: int | None = None
     pids: int = 0
@@ -459,10 +463,18 @@ class _Entry1(Message):
 class _Memory1(Message):
     cache: Annotated[int, 1] = 0
     rss: Annotated[int, 2] = 0
-    total_inactive_file: Annotated[int, 29] = 0
+    total_mapped_file: Annotated[int, 21] = 0
+    total_pgfault: Annotated[int, 26] = 0
+    total_pgmajfault: Annotated[int, 27] = 0
+    total_inactive_file: Annotated[int, 30] = 0
     usage: Annotated[_Entry1 | None, 33] = None
     swap: Annotated[_Entry1 | None, 34] = None
     kernel: Annotated[_Entry1 | None, 35] = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Oom1(Message):
+    oom_kill: Annotated[int, 3] = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -483,6 +495,7 @@ class _Metrics1(Message):
     memory: Annotated[_Memory1 | None, 4] = None
     blkio: Annotated[_Blkios1 | None, 5] = None
     network: Annotated[tuple[NetworkMetrics, ...], 7] = ()
+    oom: Annotated[_Oom1 | None, 9] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -553,10 +566,14 @@ def _first(found: _Metrics1) -> Metrics:
         memory_kernel=(memory.kernel or _Entry1()).usage,
         memory_rss=memory.rss,
         memory_cache=memory.cache,
+        memory_mapped_file=memory.total_mapped_file,
+        page_faults=memory.total_pgfault,
+        major_page_faults=memory.total_pgmajfault,
         inactive_file=memory.total_inactive_file,
         # version 1 counts memory and swap in one
         swap_usage=max(swap.usage - used.usage, 0),
-        swap_limit=_limit(swap.limit),
+        swap_limit=_swap_limit(swap.limit, used.limit),
+        oom_kills=(found.oom or _Oom1()).oom_kill,
         pids=pids.current,
         pids_limit=_limit(pids.limit),
         read_bytes=sum(entry.value for entry in entries if entry.op.lower() == "read"),
@@ -587,6 +604,12 @@ def _second(found: _Metrics2) -> Metrics:
         read_bytes=sum(device.rbytes for device in devices),
         write_bytes=sum(device.wbytes for device in devices),
     )
+
+
+def _swap_limit(both: int, memory: int) -> int | None:
+    """The limit of swap alone, where version 1 has one for memory and swap together."""
+    limit = _limit(both)
+    return None if limit is None else max(limit - memory, 0)
 
 
 def _limit(value: int) -> int | None:

@@ -29,6 +29,7 @@ __all__ = [
     "STDOUT",
     "Supervisor",
     "attach_path",
+    "ended",
     "exit_file",
     "identity",
     "reopen_log",
@@ -77,6 +78,31 @@ def identity(bundle: Bundle) -> Identity | None:
         return None
 
 
+def ended(bundle: Bundle) -> asyncio.Future[None]:
+    """A future that ends with the supervisor: nobody reads its FIFO any more then."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[None] = loop.create_future()
+    try:
+        fd = os.open(f"{bundle.run_dir}/ctl", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        future.set_result(None)
+        return future
+
+    def failed() -> None:
+        loop.remove_reader(fd)
+        if not future.done():
+            future.set_result(None)
+
+    def close(_: object) -> None:
+        loop.remove_reader(fd)
+        os.close(fd)
+
+    # of the end that is written to, only the error is ever reported as readable
+    loop.add_reader(fd, failed)
+    future.add_done_callback(close)
+    return future
+
+
 def _tell(bundle: Bundle, fifo: str, line: str) -> bool:
     """Whether there was a supervisor to tell ``line``."""
     try:
@@ -100,7 +126,14 @@ class Supervisor:
         self._reaper = reaper
 
     def argv(self, bundle: Bundle, runtime: str, runtime_args: Sequence[str] = ()) -> list[str]:
-        """conmon's command line."""
+        """conmon's command line; InvalidArgument for a log that it would write elsewhere."""
+        if ":" in bundle.log_path:
+            raise errors.InvalidArgument(
+                f"the log {bundle.log_path} cannot be written: conmon ends a path at a colon",
+                kind="path",
+                ref=bundle.log_path,
+                hint="use paths without a colon for logs and for the engine's own directories",
+            )
         argv = [
             self.program, "--api-version", "1",
             "-c", bundle.id, "-u", bundle.id, "-n", bundle.name,

@@ -82,6 +82,7 @@ class EngineConfig:
     systemd_cgroup: bool = False
     default_ulimits: tuple[tuple[str, int, int], ...] = ()
     hook_spec: str = ""
+    start_timeout_s: float = 0.0
     seccomp_profile: str = ""
     log_max_size: int = 0
     tmpdir: str = ""

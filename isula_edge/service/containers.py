@@ -19,8 +19,10 @@ from isula_edge.image.run_config import check_run_config
 from isula_edge.oci import options as oci_options
 from isula_edge.oci.resources import changed
 from isula_edge.oci.spec import process_args
+from isula_edge.profile import seccomp
 from isula_edge.runtime.base import ExecSpec
-from isula_edge.service import filters, limits
+from isula_edge.service import asked, filters, limits, machine
+from isula_edge.service.platforms import wanted
 from isula_edge.service.worker import ignored
 from isula_edge.snapshot.base import remove_tree
 from isula_edge.sys import atomic, process
@@ -88,8 +90,10 @@ class Containers:
         self._add_hooks(settings)
         if settings.log_path:
             container_logs.check_log_path(settings.log_path)
+        if settings.seccomp not in ("", "unconfined"):
+            seccomp.from_json(settings.seccomp, ())
         engine.host_limits.check(settings)
-        runtime = engine.runtime_name(runtime)
+        runtime = machine.able(engine.features, engine.runtime_name(runtime))
         found = self._image(image, settings)
         config = found.run_config if found is not None else {}
         check_run_config(config, image)
@@ -154,12 +158,15 @@ class Containers:
             return None
         if not ref:
             raise errors.InvalidArgument("an image is needed", kind="image")
-        found = self._engine.images.store.find(ref)
-        if found is None:
+        want = wanted(settings.platform)
+        store = self._engine.images.store
+        if not store.candidates(ref):
             name = reference.parse(ref).familiar
             raise errors.NotFound(f"No such image:{name}", kind="image", ref=ref)
-        if settings.platform:
-            self._engine.platforms.require(found, settings.platform, ref)
+        found = store.get(ref, want)
+        foreign = "" if want else self._engine.platforms.foreign(found)
+        if foreign:
+            settings.warnings.append(foreign)
         return found
 
     async def _make(self, container: Container) -> None:
@@ -196,6 +203,10 @@ class Containers:
         if attachment is not None and size is not None and container.settings.tty:
             attachment.resize(*size)
         return attachment
+
+    async def interrupt(self, container: Container) -> None:
+        """Ends a start that hangs."""
+        await self._life.interrupt(container)
 
     async def relay(
         self, container: Container, attachment: Attachment, session: Session, stdin: bool
@@ -273,7 +284,7 @@ class Containers:
     async def _take_limits(self, container: Container, settings: Settings) -> None:
         engine = self._engine
         guest = engine.life.runtime(container.runtime).guest
-        if guest is None or not container.running:
+        if guest is None or not guest.vm or not container.running:
             await asyncio.to_thread(
                 take_limits, container, settings, self._table, engine.bundles, engine.cgroups
             )
@@ -355,6 +366,7 @@ class Containers:
         if not argv:
             raise errors.InvalidArgument("exec needs a command", kind="command")
         self._life.refuse_exec(container)
+        asked.check_exec(self._engine.features, container.runtime)
         spec = self._exec_spec(container, argv, params)
         exec_id = secrets.token_hex(32)
         attributes = {"image": container.image, "name": container.name, "execID": exec_id}
@@ -418,7 +430,8 @@ class Containers:
 
     def _root(self, container: Container) -> str:
         """A running container's root: as its processes see it, where those are the host's."""
-        if self._life.runtime(container.runtime).guest is None:
+        guest = self._life.runtime(container.runtime).guest
+        if guest is None or not guest.vm:
             return f"/proc/{container.state.pid}/root"
         return str(self._engine.bundles.load(container).spec["root"]["path"])
 

@@ -25,15 +25,16 @@ from isula_edge.profile import elf
 from isula_edge.profile import seccomp as filters
 from isula_edge.runtime.lxc import Lxc
 from isula_edge.runtime.supervisor import Supervisor
-from isula_edge.service import runtimes
+from isula_edge.service import machine, runtimes
 from isula_edge.service.check import Marker, check_after_crash
 from isula_edge.service.containers import Containers
+from isula_edge.service.emulators import Emulators
 from isula_edge.service.events import Events
 from isula_edge.service.images import Images
 from isula_edge.service.limits import HostLimits
 from isula_edge.service.platforms import Platforms
 from isula_edge.service.pods import Pods
-from isula_edge.service.small import fitted
+from isula_edge.service.small import fitted, page_size_trouble
 from isula_edge.service.stats import Stats
 from isula_edge.snapshot.choose import DRIVERS, choose_driver
 from isula_edge.snapshot.layers import LayerStore
@@ -75,12 +76,16 @@ class Engine:
         self.marker = Marker(config.graph)
         self.platforms = Platforms()
         self.features = kernel.probe()
+        self.verdict = machine.tell(self.features)
         self.cgroups = _cgroup_host()
         self.host_limits = HostLimits(self.cgroups)
         self._check_privileges()
-        syscalls.set_child_subreaper()
+        self._check_seccomp()
+        if self.features.usable("child-subreaper"):
+            syscalls.set_child_subreaper()
         self.reaper = Reaper()
         self.reaper.install()
+        self.emulators = Emulators(self.reaper)
         self.events = Events()
         os.makedirs(config.state, 0o711, exist_ok=True)
         self.watcher = Watcher()
@@ -141,11 +146,20 @@ class Engine:
     # opening
 
     def _check_privileges(self) -> None:
+        if trouble := page_size_trouble(self.profile):
+            self.warn(trouble)
         if "SYS_RESOURCE" not in bounding_set():
             self.warn(
                 "without CAP_SYS_RESOURCE hard limits cannot be raised nor oom_score_adj "
                 "lowered: containers get what this process has"
             )
+
+    def _check_seccomp(self) -> None:
+        feature = self.features.get("seccomp-filter")
+        if feature.missing:
+            self.warn(f"containers run without a seccomp profile: {feature.why}")
+        if self.config.seccomp_profile:
+            _filter_of(self.config.seccomp_profile, set())
 
     def warn(self, text: str) -> None:
         """Says it in the log and in ``isula info``."""
@@ -241,6 +255,7 @@ class Engine:
                 filters.to_lxc,
                 f"{config.graph}/libexec",
                 shutil.which("lxc-start") or "/usr/bin/lxc-start",
+                config.start_timeout_s,
             )
         }
         found |= runtimes.command_line_drivers(config, supervisor, self.reaper, self.cgroups)
@@ -256,8 +271,7 @@ class Engine:
         if text:
             return filters.from_json(text, capabilities)
         if self.config.seccomp_profile:
-            with open(self.config.seccomp_profile, encoding="utf-8") as file:
-                return filters.from_json(file.read(), capabilities)
+            return _filter_of(self.config.seccomp_profile, capabilities)
         return filters.default_filter(capabilities)
 
     # asking
@@ -311,6 +325,20 @@ class Engine:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             _log.error("background work failed", exc_info=task.exception())
+
+
+def _filter_of(path: str, capabilities: set[str]) -> dict[str, Any]:
+    """The filter in the administrator's file ``path``; InvalidArgument names the file."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return filters.from_json(file.read(), capabilities)
+    except OSError as error:
+        problem = f"it cannot be read: {error.strerror}"
+    except UnicodeDecodeError:
+        problem = "it is no UTF-8"
+    except errors.InvalidArgument as error:
+        problem = error.message
+    raise errors.InvalidArgument(f"seccomp-profile {path}: {problem}", kind="file", ref=path)
 
 
 def _lock(graph: str) -> int:

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from isula_edge import errors
 from isula_edge.image import reference
+from isula_edge.profile.platform import host_platform, runs_on
 from isula_edge.service import filters
 from isula_edge.service.credentials import Logins, explained
 from isula_edge.service.gc import Collector
+from isula_edge.service.platforms import wanted
 from isula_edge.service.registries import Registries
 from isula_edge.service.worker import ignored, run_worker
 from isula_edge.sys import atomic
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from isula_edge.service.events import Events
     from isula_edge.snapshot.layers import LayerStore
     from isula_edge.sys.process import Reaper
+    from isula_edge.types import Platform
 
 __all__ = ["Images"]
 
@@ -219,13 +222,20 @@ class Images:
         return result
 
     async def save(
-        self, refs: Sequence[str], exclude: Sequence[str], kind: str, data: int
+        self,
+        refs: Sequence[str],
+        exclude: Sequence[str],
+        kind: str,
+        data: int,
+        platform: str = "",
     ) -> dict[str, Any]:
         """Writes an archive of images to the descriptor ``data``: ``{"size": bytes}``.
 
         An image that ``refs`` call by a name keeps that name.  Layers that the images
-        ``exclude`` have are left out.
+        ``exclude`` have are left out.  Of a name's images it is the one for ``platform``, ''
+        for this machine's.
         """
+        want = wanted(platform)
         if kind not in ("", "docker", "oci"):
             raise errors.InvalidArgument(
                 f"Invalid image type: {kind}", kind="flag", ref="format", hint="docker or oci"
@@ -234,7 +244,7 @@ class Images:
             raise errors.InvalidArgument("no image to save is named", kind="image")
         found: dict[str, tuple[Image, list[str]]] = {}
         for ref in refs:
-            image = self.store.get(ref)
+            image = self.store.get(ref, want)
             name = _familiar(ref)
             names = found.setdefault(image.id, (image, []))[1]
             # a name with a digest is none that an archive can give
@@ -276,6 +286,9 @@ class Images:
 
     async def _attempt(self, request: dict[str, Any], progress: Any, data: int) -> dict[str, Any]:
         leased: list[str] = []
+        want = None
+        if request["op"] == "pull":
+            want = wanted(request.get("platform", "")) or host_platform()
 
         async def handle(event: dict[str, Any]) -> dict[str, Any] | None:
             if "v" in event:
@@ -290,7 +303,7 @@ class Images:
                 leased.append(str(event["layer"]))
                 self.lease([str(event["layer"])])
             elif "image" in event:
-                await to_its_end(self._put(event["image"]))
+                await to_its_end(self._put(event["image"], want))
             else:
                 self.registries.learn(event)
             return None
@@ -313,8 +326,8 @@ class Images:
         }
         return await run_worker(self._reaper, whole, handle, data)
 
-    async def _put(self, event: dict[str, Any]) -> None:
-        """Stores an image; no layer of it can go meanwhile, nor afterwards."""
+    async def _put(self, event: dict[str, Any], want: Platform | None) -> None:
+        """Stores an image, pulled for ``want``; no layer of it can go meanwhile, nor afterwards."""
         async with self._changes, self._layer_lock:
             for chain in event["chain_ids"]:
                 # an import's layer has no lease before it is there, and may have been
@@ -327,7 +340,7 @@ class Images:
                         hint="try again",
                         retryable=True,
                     )
-            image = await asyncio.to_thread(self.store.put, event)
+            image = await asyncio.to_thread(self.store.put, event, want)
             self.gc.used(image.id)
 
     @property
@@ -431,35 +444,61 @@ class Images:
             await asyncio.to_thread(self.store.tag, source, name)
         self._events.image("tag", name)
 
-    async def remove(self, ref: str, *, force: bool) -> dict[str, Any]:
+    async def remove(self, ref: str, *, force: bool, platform: str = "") -> dict[str, Any]:
         """Removes a name, or the image when it is the last one or ``ref`` is an id.
 
-        Refuses before it changes anything when a container uses the image.  With ``force``
-        such an image loses its names, and stays as long as a container may need it.
+        Of a name that several images have, each for another platform, all of them lose it,
+        or only the one for ``platform``.  Refuses before it changes anything when a container
+        uses an image that would go.  With ``force`` such an image loses its names, and stays
+        as long as a container may need it.
         """
-        async with self._changes:
-            image = self.store.get(ref)
-            name = next((item for item in image.names if item == _familiar(ref)), "")
-            digest = next((item for item in image.digests if item in (ref, _familiar(ref))), "")
-            if name and len(image.names) > 1:
-                await asyncio.to_thread(self.store.untag, image, name)
-                gone = name
-            elif digest and any("@" not in item for item in image.names):
-                await asyncio.to_thread(self.store.undigest, image, digest)
-                gone = digest
-            elif self.used(image):
-                if not force:
-                    raise self._in_use(image, ref)
-                await asyncio.to_thread(self.store.strip, image)
-                gone = name or image.id
-            else:
-                gone = ""
-                await self._delete(image)
-        self._events.image("remove", gone or name or image.id)
-        if gone:
-            return {"removed": ref, "deleted": False}
-        await self.collect(image.chain_ids)
-        return {"removed": ref, "deleted": True}
+        want = wanted(platform)
+        gone: list[str] = []
+        deleted: list[Image] = []
+        try:
+            async with self._changes:
+                found = [] if want else self.store.candidates(ref)
+                found = found or [self.store.get(ref, want)]
+                steps = [(image, self._removal(image, ref, force)) for image in found]
+                for image, step in steps:
+                    if step == "delete":
+                        await self._delete(image)
+                        deleted.append(image)
+                        name = _familiar(ref)
+                        gone.append(name if name in image.names else image.id)
+                    else:
+                        gone.append(await asyncio.to_thread(self._unname, image, ref, step))
+        finally:
+            for name in dict.fromkeys(gone):
+                self._events.image("remove", name)
+            for image in deleted:
+                await self.collect(image.chain_ids)
+        return {"removed": ref, "deleted": bool(deleted)}
+
+    def _removal(self, image: Image, ref: str, force: bool) -> str:
+        """What removing ``ref`` means for an image; raises when a container needs it."""
+        if len(image.names) > 1 and _familiar(ref) in image.names:
+            return "untag"
+        if _digest(image, ref) and any("@" not in item for item in image.names):
+            return "undigest"
+        if not self.used(image):
+            return "delete"
+        if not force:
+            raise self._in_use(image, ref)
+        return "strip"
+
+    def _unname(self, image: Image, ref: str, step: str) -> str:
+        """Takes names of an image away: what is gone."""
+        name = _familiar(ref)
+        if step == "untag":
+            self.store.untag(image, name)
+            return name
+        if step == "undigest":
+            self.store.undigest(image, _digest(image, ref))
+            return _digest(image, ref) or ref
+        gone = name if name in image.names else image.id
+        self.store.strip(image)
+        return gone
 
     async def discard(self, image: Image) -> bool:
         """Removes an image with all its names; False when it is in use or gone by now.
@@ -514,6 +553,8 @@ class Images:
                 "digests": image.digests,
                 "created_ns": image.created_ns,
                 "size": image.size,
+                "platform": str(image.target or ""),
+                "native": image.target is None or runs_on(image.target, host_platform()),
             }
             for image in self.chosen(wanted)
         ]
@@ -522,6 +563,11 @@ class Images:
         """The images that :meth:`list` lists."""
         found = filters.images(list(self.store), wanted, self.store)
         return sorted(found, key=lambda image: (image.created_ns, image.id), reverse=True)
+
+
+def _digest(image: Image, ref: str) -> str:
+    """The name with a digest that ``ref`` is for an image, or ''."""
+    return next((item for item in image.digests if item in (ref, _familiar(ref))), "")
 
 
 def _same_file_system(path: str, graph: str) -> bool:

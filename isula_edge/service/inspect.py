@@ -197,6 +197,7 @@ def image_object(engine: Engine, image: Image) -> dict[str, Any]:
             "driver": engine.layers.driver.name,
             "os": system,
             "architecture": architecture,
+            "variant": str(image.document.get("variant") or ""),
             "Spec": image.document,
         }
     }

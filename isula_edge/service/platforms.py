@@ -4,33 +4,36 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from isula_edge import errors
 from isula_edge.profile import emulator
 from isula_edge.profile import platform as platforms
-from isula_edge.types import Platform
+from isula_edge.profile.profile import load
 
 if TYPE_CHECKING:
     from isula_edge.image.store import Image
+    from isula_edge.types import Platform
 
-__all__ = ["Platforms"]
+__all__ = ["Platforms", "wanted"]
+
+
+def wanted(text: str) -> Platform | None:
+    """The platform that a user asks for; None for '', InvalidArgument for what is none."""
+    return platforms.parse(text) if text else None
 
 
 class Platforms:
-    """What images are for, against what was asked for."""
+    """What images are for, against what this machine runs."""
 
-    def require(self, image: Image, wanted: str, ref: str) -> None:
-        """Raises NotFound when the local ``image`` is not for the platform ``wanted``."""
-        want = platforms.parse(wanted)
-        system, architecture = image.platform
-        found = platforms.normal(Platform(system or want.os, architecture or want.architecture))
-        if (found.os, found.architecture) != (want.os, want.architecture):
-            raise errors.NotFound(
-                f"No such image:{ref} for {want}",
-                kind="image",
-                ref=ref,
-                hint=f"the local image is for {found}; pull it with --platform {want}",
-            )
+    def foreign(self, image: Image) -> str:
+        """What to say of an image that this machine's processor does not run; '' if it does."""
+        here, target = platforms.host_platform(), image.target
+        compat = {item.architecture for item in load().compat}
+        if target is None or platforms.runs_on(target, here) or target.architecture in compat:
+            return ""
+        return f"The image is for {target}, this machine is {here}, and no --platform was given."
 
     def emulators(self) -> list[dict[str, str]]:
-        """Architectures that the kernel emulates: ``{"arch", "path"}``."""
-        return [{"arch": name, "path": entry.path} for name, entry in emulator.registered()]
+        """Architectures that the kernel emulates: ``{"arch", "path", "flags"}``."""
+        return [
+            {"arch": name, "path": entry.path, "flags": entry.flags}
+            for name, entry in emulator.registered()
+        ]

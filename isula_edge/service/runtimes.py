@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from isula_edge.runtime.oci_cli import Limits, OciCli
@@ -40,6 +41,9 @@ def command_line_drivers(
         given = runtime.args if runtime else ()
         vm = runtime is not None and runtime.vm
         limits = VM_LIMITS if vm else Limits()
+        if config.start_timeout_s:
+            seconds = config.start_timeout_s
+            limits = replace(limits, create=seconds, start=seconds)
         if runtime is not None and runtime.timeout_s:
             limits = Limits.all(runtime.timeout_s)
         # a virtual machine has its cgroup of its own making

@@ -1,4 +1,4 @@
-"""What a machine of little memory gets where its administrator says nothing."""
+"""What the profile says of machines: of little memory, and of pages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from isula_edge.profile import Profile
     from isula_edge.service.config import EngineConfig
 
-__all__ = ["GC_OFF", "fitted", "total_memory"]
+__all__ = ["GC_OFF", "fitted", "page_size_trouble", "total_memory"]
 
 GC_OFF = -1
 """``image_gc_high`` of an administrator who wants no image removed, on small machines either."""
@@ -19,6 +19,15 @@ GC_OFF = -1
 def total_memory() -> int:
     """Bytes of memory of this machine."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def page_size_trouble(arch: Profile, size: int = 0) -> str:
+    """What to say where this kernel's pages (``size`` bytes, 0: ask) are none that ``arch`` has."""
+    found = size or os.sysconf("SC_PAGE_SIZE")
+    if found in arch.page_sizes:
+        return ""
+    known = ", ".join(map(str, arch.page_sizes))
+    return f"this kernel has pages of {found} bytes, the profile of {arch.name} knows {known}"
 
 
 def fitted(config: EngineConfig, arch: Profile, memory: int = 0) -> EngineConfig:

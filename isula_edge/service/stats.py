@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from isula_edge.cgroup.pods import group_dir
@@ -206,6 +206,7 @@ class Stats:
             for item in containers
             if item.running
             and (guest := self._engine.life.runtime(item.runtime).guest) is not None
+            and guest.vm
         }
         told = await asyncio.gather(*asked.values(), return_exceptions=True)
         return {
@@ -233,6 +234,8 @@ class Stats:
         held, max_files = None, None
         if container.id in guests:
             found = guests[container.id]
+            if found is not None and not detailed:
+                found = replace(found, details=None)
             if found is not None:
                 rate = self._rates.add(container.id, found.cpu_ns, time.monotonic_ns())
         elif container.running:

@@ -6,6 +6,7 @@ import os
 import re
 from typing import TYPE_CHECKING, Any
 
+from isula_edge.cgroup.stats import page_sizes
 from isula_edge.container.record import Status
 from isula_edge.service import runtimes
 from isula_edge.version import API_VERSION, COMMIT, OCI_RUNTIME_SPEC, VERSION
@@ -50,8 +51,10 @@ def info(engine: Engine) -> dict[str, Any]:
         "logging_driver": "json-file",
         "cgroup_driver": "cgroupfs",
         "cgroup_version": engine.cgroups.version,
-        "hugetlb_pagesizes": _huge_pages(),
+        "hugetlb_pagesizes": list(page_sizes()),
         "kernel_version": host.release,
+        "kernel_status": engine.verdict.status.value,
+        "kernel_verdict": engine.verdict.summary,
         "operating_system": _operating_system(),
         "os_type": "linux",
         "architecture": host.machine,
@@ -76,15 +79,6 @@ def info(engine: Engine) -> dict[str, Any]:
         if value:
             found[name] = _SECRET.sub("//xxxx:xxxx@", value)
     return found
-
-
-def _huge_pages() -> list[str]:
-    try:
-        names = os.listdir("/sys/kernel/mm/hugepages")
-    except OSError:
-        return []
-    sizes = sorted(int(name.removeprefix("hugepages-").removesuffix("kB")) for name in names)
-    return [f"{size >> 20}GB" if size >= 1 << 20 else f"{size >> 10}MB" for size in sizes]
 
 
 def _operating_system() -> str:

@@ -1,7 +1,8 @@
 """Binds that are changed before anybody sees them, and their removal.
 
 A copy of a mount is made aside (open_tree(2), Linux 5.2), gets its attributes or id maps
-(mount_setattr(2), Linux 5.12) and is attached complete.
+(mount_setattr(2), Linux 5.12) and is attached complete.  What needs no id maps can be done
+by mount(2) too, in several steps, at a place that nobody looks at yet (:func:`bind_in_steps`).
 """
 
 from __future__ import annotations
@@ -16,8 +17,18 @@ from isula_edge.sys import syscalls
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["attach", "below", "bind", "copied", "detach", "map_ids"]
+__all__ = ["attach", "below", "bind", "bind_in_steps", "copied", "detach", "map_ids"]
 
+_KEPT = (
+    (os.ST_RDONLY, syscalls.MS_RDONLY),
+    (os.ST_NOSUID, syscalls.MS_NOSUID),
+    (os.ST_NODEV, syscalls.MS_NODEV),
+    (os.ST_NOEXEC, syscalls.MS_NOEXEC),
+    (os.ST_NOATIME, 1 << 10),
+    (os.ST_NODIRATIME, 1 << 11),
+    (os.ST_RELATIME, 1 << 21),
+)
+"""Flags of statvfs(3) that a remount has to name, and mount(2)'s."""
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 
 
@@ -41,13 +52,45 @@ def map_ids(fd: int, userns: int, *, recursive: bool = True) -> None:
 
 def attach(fd: int, place: str) -> None:
     """Attaches the copy; ``place`` is made when it is missing, as a file or a directory."""
-    if not os.path.lexists(place):
-        if os.path.isdir(f"/proc/self/fd/{fd}"):
-            os.makedirs(place, 0o711)
-        else:
-            os.makedirs(os.path.dirname(place), 0o711, exist_ok=True)
-            os.close(os.open(place, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+    _make_place(place, f"/proc/self/fd/{fd}")
     syscalls.move_mount(fd, place)
+
+
+def _make_place(place: str, source: str) -> None:
+    if os.path.lexists(place):
+        return
+    if os.path.isdir(source):
+        os.makedirs(place, 0o711)
+    else:
+        os.makedirs(os.path.dirname(place), 0o711, exist_ok=True)
+        os.close(os.open(place, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+
+
+def bind_in_steps(
+    source: str, place: str, flags: int = 0, *, private: bool = False, read_only: bool = False
+) -> None:
+    """The mount at ``source`` and what is below it at ``place``, by mount(2) alone.
+
+    ``flags`` (MS_NOEXEC and the like) are of the mount itself; ``private`` and ``read_only``
+    of all that is below too.  ``place`` is made when it is missing.
+    """
+    _make_place(place, source)
+    syscalls.mount(source, place, "none", syscalls.MS_BIND | syscalls.MS_REC)
+    try:
+        if private:
+            syscalls.mount("", place, "", syscalls.MS_PRIVATE | syscalls.MS_REC)
+        _add_flags(place, flags | (syscalls.MS_RDONLY if read_only else 0))
+        for point in below(place) if read_only else ():
+            _add_flags(point, syscalls.MS_RDONLY)
+    except OSError:
+        detach(place)
+        raise
+
+
+def _add_flags(place: str, flags: int) -> None:
+    before = os.statvfs(place).f_flag
+    flags |= sum(flag for shown, flag in _KEPT if before & shown)
+    syscalls.mount("", place, "", syscalls.MS_BIND | syscalls.MS_REMOUNT | flags)
 
 
 def bind(source: str, place: str, userns: int = -1) -> None:

@@ -38,6 +38,7 @@ __all__ = [
 ]
 
 _DRAIN_S = 1.0
+_FIRST_LOOK_S, _LOOK_S = 0.01, 1.0
 # what was ignored when the engine was started would be ignored by containers
 _DEFAULTED = [number for number in range(1, 32) if number not in (signal.SIGKILL, signal.SIGSTOP)]
 _CLEAN_ENV = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
@@ -119,8 +120,15 @@ def signal_process(process: Identity, number: int) -> bool:
     return True
 
 
-def gone(process: Identity) -> asyncio.Future[None]:
-    """A future that ends with the process (pidfd, Linux 5.3); never, where there is none."""
+def gone(
+    process: Identity, after: Callable[[], asyncio.Future[None]] | None = None
+) -> asyncio.Future[None]:
+    """A future that ends with the process (pidfd, Linux 5.3).
+
+    Older kernels do not tell: there the process is looked at, at intervals that grow to a
+    second, and only once the future that ``after`` gives has ended (the end of somebody who
+    would have told).
+    """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[None] = loop.create_future()
     try:
@@ -129,7 +137,7 @@ def gone(process: Identity) -> asyncio.Future[None]:
         future.set_result(None)
         return future
     except OSError:
-        return future
+        return asyncio.ensure_future(_looked_for(process, after))
 
     def readable() -> None:
         loop.remove_reader(fd)
@@ -147,6 +155,15 @@ def gone(process: Identity) -> asyncio.Future[None]:
     loop.add_reader(fd, readable)
     future.add_done_callback(close)
     return future
+
+
+async def _looked_for(process: Identity, after: Callable[[], asyncio.Future[None]] | None) -> None:
+    if after is not None:
+        await after()
+    interval_s = _FIRST_LOOK_S
+    while process.alive():
+        await asyncio.sleep(interval_s)
+        interval_s = min(2 * interval_s, _LOOK_S)
 
 
 def spawn(

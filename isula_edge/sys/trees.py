@@ -22,10 +22,10 @@ _ROUNDS = 100
 _ROUND_S = 0.05
 
 
-def parent(pid: int) -> int:
-    """The parent of process ``pid``; 0 when there is no such process."""
-    found = _fields(str(pid))
-    return int(found[1]) if found else 0
+def parent(pid: int) -> int | None:
+    """The parent of process ``pid``, 0 being nobody; None when there is no such process."""
+    found = _fields(str(pid)) if pid > 0 else []
+    return int(found[1]) if found else None
 
 
 def _fields(name: str) -> list[bytes]:

@@ -118,3 +118,25 @@ def test_a_shim_that_is_absent_fails_the_pod(shims: Machine) -> None:
     found = engine.isula("run", "--rm", "--runtime", "io.containerd.absent.v2", "busybox", "true")
     assert found.code == 125
     assert "runtime io.containerd.absent.v2 is not supported" in found.err
+
+
+def test_a_command_that_takes_too_long_is_killed(guest: Node) -> None:
+    container = guest.pod().run()
+    with pytest.raises(Exception, match="timed out after 1 s"):
+        container.exec("sh", "-c", "sleep 500; true", timeout=1)
+    until(
+        lambda: "sh -c sleep" not in container.output("ps", "-o", "args"), "the end of the command"
+    )
+
+
+def test_limits_and_statistics_of_a_running_container(guest: Node) -> None:
+    container = guest.pod().run("sh", "-c", "head -c 4194304 /dev/zero >/tmp/x; exec sleep 1000")
+    linux = {"memory_limit_in_bytes": 64 << 20, "cpu_quota": 50000, "cpu_period": 100000}
+    guest.call("UpdateContainerResources", container_id=container.id, linux=linux)
+
+    def limit() -> int:
+        stats = guest.call("ContainerStats", container_id=container.id).stats
+        assert stats.memory.working_set_bytes.value > 0
+        return int(stats.memory.available_bytes.value + stats.memory.working_set_bytes.value)
+
+    assert limit() == 64 << 20

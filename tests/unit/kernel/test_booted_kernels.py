@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
@@ -86,6 +87,12 @@ def test_verdict_is_what_ran(kernels: Path, seen: Seen) -> None:
     assert features.usable("no-new-privs") is seen.seccomp
     assert features.usable("user-namespace") is seen.userns
     assert features.cgroups().version == seen.cgroups
+    # crun and runc run, and fail, on the same ones
+    assert (not verdict.runtimes["crun"]) is seen.runc
+    # nft and iptables-nft from 4.4, iptables-legacy everywhere
+    assert features.usable("nf-tables") is not seen.directory.startswith("x86_64-3.")
+    assert features.usable("iptables-legacy")
+    assert features.usable("packet-filter")
 
 
 PRESENT, ABSENT, UNUSABLE = State.PRESENT, State.ABSENT, State.UNUSABLE
@@ -207,3 +214,28 @@ def test_degraded_lists_only_what_a_user_misses(kernels: Path) -> None:
         "overlay-multilower",
     ]
     assert all(item.need is not Need.OPTIONAL and item.without for item in degraded)
+
+
+EARLIER = {
+    "time64": "words of 64 bits have it from the start",
+    "o-path-fchdir": "backported to 3.4",
+    "seccomp-spec-allow": "backported to 4.4 and 4.9",
+}
+"""Features that a kernel older than ``since`` has, and why."""
+
+
+@pytest.mark.parametrize("seen", SEEN, ids=lambda seen: seen.directory)
+def test_no_feature_is_there_before_its_release(kernels: Path, seen: Seen) -> None:
+    features = kernel.probe(kernel.Saved(str(kernels / seen.directory)))
+    release = numbers(features.release())
+    early = {
+        item.name
+        for item in features.all()
+        if item.state is PRESENT and item.since[0].isdigit() and numbers(item.since) > release
+    }
+    assert early <= set(EARLIER)
+
+
+def numbers(text: str) -> list[int]:
+    """Major and minor number of a release."""
+    return [int(part) for part in re.findall(r"\d+", text)[:2]]

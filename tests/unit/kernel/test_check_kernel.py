@@ -22,7 +22,7 @@ SCRIPT = f"{TOP}/kernel-checks/check-kernel"
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs the script outside the clone, with no path but its own to the package."""
     return subprocess.run(
-        [sys.executable, "-S", "-E", SCRIPT, *arguments],
+        [sys.executable, "-I", "-S", SCRIPT, *arguments],
         cwd="/",
         capture_output=True,
         text=True,
@@ -88,7 +88,8 @@ def test_brief_leaves_out_what_is_present(kernels: Path) -> None:
     ("arguments", "text"),
     [
         (("--root", "/nonexistent"), "/nonexistent holds no saved kernel"),
-        (("--colour",), "unrecognized arguments: --colour"),
+        (("--shade",), "unrecognized arguments: --shade"),
+        (("--colour", "blue"), "invalid choice: 'blue'"),
         (("--save", "/proc/no/such"), "/proc/no/such"),
     ],
 )
@@ -113,6 +114,14 @@ def test_save_and_judge_elsewhere(kernels: Path, tmp_path: Path) -> None:
     assert first.returncode == again.returncode == 1
     assert first.stdout.replace(old, "") == again.stdout.replace(new, "")
     assert run("--root", old, "--save", new).returncode == 3  # never over another one
+
+
+def test_colours_on_demand(kernels: Path) -> None:
+    root = str(kernels / "x86_64-3.10.105-v1")
+    painted = run("--root", root, "--colour", "always")
+    plain = run("--root", root, "--colour", "never")
+    assert "\x1b[33mverdict: runs degraded" in painted.stdout
+    assert "\x1b" not in plain.stdout
 
 
 def test_help_tells_the_exit_statuses() -> None:

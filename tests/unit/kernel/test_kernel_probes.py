@@ -120,6 +120,13 @@ FILES = [
     ),
     ("entropy", {"/proc/sys/kernel/random/entropy_avail": "3\n"}, {}, UNUSABLE),
     ("entropy", {"/proc/sys/kernel/random/entropy_avail": "256\n"}, {}, PRESENT),
+    # denied by a filter: as on a kernel without the call
+    (
+        "entropy",
+        {"/proc/sys/kernel/random/entropy_avail": "3\n"},
+        {"syscalls.getrandom": "EPERM"},
+        UNUSABLE,
+    ),
     ("psi", {"/proc/pressure/memory": "some avg10=0.00\n"}, {}, PRESENT),
     ("psi", {"/proc/pressure/memory": ""}, {}, UNUSABLE),
     ("psi", {}, {}, ABSENT),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -27,8 +28,10 @@ class FakeReaper:
         self._answers = list(answers)
 
     async def run(
-        self, argv: Sequence[str], *, data: bytes = b"", timeout_s: float = 0
+        self, argv: Sequence[str], *, data: bytes = b"", timeout_s: float = 0, group: bool = False
     ) -> tuple[int, bytes, bytes]:
+        # so that a hook ends with everything that it has started
+        assert group
         self.ran.append((list(argv), data, timeout_s))
         code = self._answers.pop(0) if self._answers else 0
         if code is None:
@@ -87,17 +90,17 @@ def test_hooks_are_listed_in_the_order_of_the_names(make_bundle: MakeBundle) -> 
     [
         (
             {"path": "/h"},
-            ["/usr/bin/env", "-i", "/usr/bin/timeout", "-s", "KILL", "120", "/h"],
+            ["/usr/bin/env", "-i", "--", "/usr/bin/timeout", "-s", "KILL", "120", "/h"],
         ),
         (
             {"path": "/h", "args": ["other name", "a b", "-x"], "env": ["A=1", "B=two words"],
              "timeout": 5},
-            ["/usr/bin/env", "-i", "A=1", "B=two words", "/usr/bin/timeout", "-s", "KILL", "5",
-             "/h", "a b", "-x"],
+            ["/usr/bin/env", "-i", "--", "A=1", "B=two words", "/usr/bin/timeout", "-s", "KILL",
+             "5", "/h", "a b", "-x"],
         ),
         (
             {"path": "/h", "args": [], "env": None, "timeout": 0},
-            ["/usr/bin/env", "-i", "/usr/bin/timeout", "-s", "KILL", "120", "/h"],
+            ["/usr/bin/env", "-i", "--", "/usr/bin/timeout", "-s", "KILL", "120", "/h"],
         ),
     ],
 )  # fmt: skip
@@ -107,11 +110,17 @@ def test_a_hook_gets_its_own_variables_arguments_and_time(
     assert hooks.command(hook) == expected
 
 
-@pytest.mark.parametrize("word", ["WORD", "", "=1", "-S=id"])
+@pytest.mark.parametrize("word", ["WORD", "", "=1"])
 def test_what_is_no_variable_is_not_what_is_run(word: str) -> None:
-    """env(1) would take it for the program, or for an option of its own."""
+    """env(1) would take it for the program."""
     found = hooks.command({"path": "/h", "env": ["A=1", word, "B="]})
-    assert found[2:5] == ["A=1", "B=", "/usr/bin/timeout"]
+    assert found[2:6] == ["--", "A=1", "B=", "/usr/bin/timeout"]
+
+
+def test_a_variable_like_an_option_is_one() -> None:
+    found = hooks.command({"path": "/usr/bin/env", "env": ["-S=id", "A=b c"]})
+    done = subprocess.run(found, capture_output=True, text=True, check=True)
+    assert done.stdout == "-S=id\nA=b c\n"
 
 
 def test_hooks_run_one_after_another_and_are_told_the_state(
@@ -168,3 +177,13 @@ def test_without_hooks_nothing_is_run(make_bundle: MakeBundle) -> None:
     fake = FakeReaper()
     assert run(make_bundle, fake, {}) == []
     assert fake.ran == []
+
+
+def test_a_start_may_take_as_long_as_its_hooks_may(make_bundle: MakeBundle) -> None:
+    table = {
+        "prestart": [{"path": "/a", "timeout": 200}, {"path": "/b"}],
+        "startContainer": [{"path": "/c", "timeout": 7}],
+        "poststop": [{"path": "/d", "timeout": 1000}],
+    }
+    assert hooks.patience(make_bundle({"hooks": table})) == 207
+    assert hooks.patience(make_bundle({})) == 0

@@ -260,11 +260,12 @@ def test_without_a_limit_nothing_is_counted(
 def test_a_shared_mount_is_attached_first(make_bundle: MakeBundle) -> None:
     mounts = [
         {"destination": "/in side", "type": "bind", "source": "/out", "options": ["rshared"]},
-        {"destination": "/ro", "type": "bind", "source": "/out2", "options": ["shared", "ro"]},
+        {"destination": "/ro", "type": "bind", "source": "/out2",
+         "options": ["shared", "ro", "nosuid"]},
         {"destination": "/own", "type": "bind", "source": "/out3", "options": ["rprivate"]},
-    ]
+    ]  # fmt: skip
     found = scripts(make_bundle({"mounts": mounts}))
     assert list(found) == ["start-host"]
     text = script(found["start-host"])
-    assert "\"$LXC_PID\" /out '/in side' rw /out2 /ro ro || exit 1" in text
+    assert "\"$LXC_PID\" /out '/in side' '' /out2 /ro ro,nosuid || exit 1" in text
     assert "/out3" not in text

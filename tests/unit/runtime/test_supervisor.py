@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from isula_edge import errors
-from isula_edge.runtime.supervisor import Supervisor, attach_path, exit_file, resize
+from isula_edge.runtime.supervisor import Supervisor, attach_path, ended, exit_file, resize
 from isula_edge.sys.process import Reaper, identify
 from tests.unit.runtime.conftest import ID
 
@@ -224,3 +224,44 @@ def test_a_connection_to_the_attach_socket(
 def test_no_connection_without_a_supervisor(make_bundle: MakeBundle) -> None:
     with pytest.raises(errors.FailedPrecondition, match="container box cannot be attached to"):
         Supervisor.connect(make_bundle())
+
+
+def test_its_end_is_seen_by_its_fifo(make_bundle: MakeBundle) -> None:
+    bundle = make_bundle()
+    os.makedirs(bundle.run_dir, exist_ok=True)
+    path = f"{bundle.run_dir}/ctl"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+
+    async def scenario() -> None:
+        future = ended(bundle)
+        # as often as the loop looks while somebody reads
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not future.done()
+        os.close(reader)
+        await asyncio.wait_for(future, 60)
+        # and where nobody reads from the first
+        await asyncio.wait_for(ended(bundle), 60)
+
+    asyncio.run(scenario())
+
+
+def test_waiting_for_its_end_can_be_given_up(make_bundle: MakeBundle) -> None:
+    bundle = make_bundle()
+    os.makedirs(bundle.run_dir, exist_ok=True)
+    path = f"{bundle.run_dir}/ctl"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+
+    async def scenario() -> None:
+        before = os.listdir("/proc/self/fd")
+        future = ended(bundle)
+        assert len(os.listdir("/proc/self/fd")) == len(before) + 1
+        future.cancel()
+        await asyncio.wait({future})
+        await asyncio.sleep(0)
+        assert len(os.listdir("/proc/self/fd")) == len(before)
+
+    asyncio.run(scenario())
+    os.close(reader)

@@ -1,0 +1,63 @@
+"""The runtimes that the contract suite is run over, and the engine that has them all."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.fakes.measuring import Measuring
+from tests.rig import Engine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+RUNTIMES = ["lxc", "runc", "crun", "shim"]
+CONFIG: dict[str, Any] = {"runtimes": {"shim": {"runtimeType": "io.containerd.runc.v2"}}}
+"""daemon.json of the engines: what is not built in and stands in `RUNTIMES`."""
+
+
+@pytest.fixture(params=os.environ.get("ISULA_TEST_RUNTIMES", "").split() or RUNTIMES)
+def runtime(request: pytest.FixtureRequest) -> str:
+    """Each runtime by its name, or those that the environment names (ci/lxc-versions)."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def shared_engine(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Iterator[Measuring]:
+    """An engine with busybox:latest that also answers what only the CRI asks for."""
+    engine = Measuring(tmp_path_factory.mktemp("runtimes"), config=CONFIG)
+    try:
+        engine.start()
+        engine.ok("load", "-i", str(images / "docker.tar"))
+        yield engine
+    finally:
+        engine.close()
+
+
+@pytest.fixture
+def measuring(shared_engine: Measuring) -> Iterator[Measuring]:
+    """The shared engine; containers that a test leaves are removed after it."""
+    yield shared_engine
+    shared_engine.remove_containers()
+
+
+@pytest.fixture
+def make_engine(tmp_path: Path, images: Path) -> Iterator[Callable[..., Engine]]:
+    """Makes started engines of a test's own, with busybox: ``make_engine(*flags)``."""
+    made: list[Engine] = []
+
+    def make(*args: str) -> Engine:
+        engine = Engine(tmp_path / f"engine{len(made)}", *args, config=CONFIG)
+        made.append(engine)
+        engine.start()
+        engine.ok("load", "-i", str(images / "docker.tar"))
+        return engine
+
+    try:
+        yield make
+    finally:
+        for engine in made:
+            engine.close()
