@@ -7,7 +7,6 @@ import hashlib
 import io
 import json
 import os
-import struct
 import subprocess
 import tarfile
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.accounting import CpuGroup
 from benchmarks.cri_client import Client
 from benchmarks.engines import Engine, EngineError, find
-from isula_edge.sys.elf_program import elf_program
+from isula_edge.profile.code import find as find_code
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -27,12 +26,6 @@ __all__ = ["ENGINES", "PAUSE", "CriEngine", "make", "pause_archive"]
 PAUSE = "benchmarks/pause:1"
 """The image of pods' own containers, where an engine has such."""
 _PLUGINS = "/usr/lib/cni"
-_SLEEP = {
-    # mov eax, pause; syscall; again
-    "x86_64": (62, bytes.fromhex("b822000000 0f05 ebf7")),
-    # x0 to x3 are 0 at the start: ppoll(NULL, 0, NULL, NULL); again
-    "aarch64": (183, struct.pack("<3I", 0xD2800928, 0xD4000001, 0x17FFFFFE)),
-}
 _CONTAINERD = """\
 version = 2
 root = "{folder}/root"
@@ -186,13 +179,15 @@ def make(
 
 def pause_archive(file: Path) -> None:
     """Writes an image whose only process sleeps, in a few instructions, as a docker archive."""
-    machine, code = _SLEEP[os.uname().machine]
+    code = find_code()
+    if code is None:
+        raise EngineError(f"there is no profile for {os.uname().machine}")
     layer = io.BytesIO()
     with tarfile.open(fileobj=layer, mode="w") as archive:
-        _add(archive, "pause", elf_program(machine, b"", code), 0o755)
+        _add(archive, "pause", code.program(b"", code.sleep), 0o755)
     digest = hashlib.sha256(layer.getvalue()).hexdigest()
     config = {
-        "architecture": {62: "amd64", 183: "arm64"}[machine],
+        "architecture": code.profile.architecture,
         "os": "linux",
         "config": {"Entrypoint": ["/pause"]},
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.config import ConfigError
+from isula_edge.profile import load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -166,10 +167,9 @@ def _documents(folder: Path, layers: Sequence[tuple[str, dict[str, Any]]]) -> No
         media_type = f"{_OCI}.{kind}.v1+json"
         return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(data)}
 
-    machine = os.uname().machine
     config = {
         "os": "linux",
-        "architecture": {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine),
+        "architecture": load().architecture,
         "config": {"Cmd": ["/bin/busybox"]},
         "rootfs": {"type": "layers", "diff_ids": [diff_id for diff_id, _ in layers]},
     }

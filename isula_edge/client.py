@@ -337,9 +337,15 @@ class Client:
             if kind == "v":
                 yield value
 
-    def inspect(self, ref: str, *, kind: str = "any", timeout_s: int = 120) -> dict[str, Any]:
-        """``{"kind": "container" | "image", "object": …}``; raises NotFound."""
-        return self.call("inspect", {"ref": ref, "kind": kind, "timeout_s": timeout_s})
+    def inspect(
+        self, ref: str, *, kind: str = "any", timeout_s: int = 120, platform: str = ""
+    ) -> dict[str, Any]:
+        """``{"kind": "container" | "image", "object": …}``; raises NotFound.
+
+        Of several images of a name it is the one for ``platform``, or for the daemon's machine.
+        """
+        params = {"ref": ref, "kind": kind, "timeout_s": timeout_s}
+        return self.call("inspect", {**params, **_given(platform=platform or None)})
 
     def disk_usage(self) -> dict[str, Any]:
         """Bytes on disk: ``rows`` {type, total, active, size, reclaimable}, and of each object."""
@@ -364,6 +370,23 @@ class Client:
         """Verify everything that is stored: ``problems`` {kind, ref, names, problem, repaired}."""
         stream = self.stream("system.check", {"repair": repair, "quick": quick})
         return _watch(stream, progress)
+
+    # -- emulators
+
+    def emulators(self) -> list[dict[str, Any]]:
+        """A row for each architecture: ``arch name path flags state reason``.
+
+        ``state`` is native, registered, available, unusable or absent.
+        """
+        return list(self.call("emulator.list")["emulators"])
+
+    def install_emulator(self, arch: str, *, force: bool = False) -> dict[str, Any]:
+        """Have the kernel run an architecture's programs: its row, and whether it ``changed``."""
+        return self.call("emulator.install", {"arch": arch, "force": force})
+
+    def remove_emulator(self, arch: str) -> dict[str, Any]:
+        """Take that back: ``{"arch", "names": [what was registered]}``; raises NotFound."""
+        return self.call("emulator.remove", {"arch": arch})
 
     # -- images
 
@@ -431,21 +454,29 @@ class Client:
         *,
         exclude: Sequence[str] = (),
         format: str = "docker",
+        platform: str = "",
     ) -> int:
         """Give an archive of images to ``write``, piece by piece: its size in bytes.
 
         Layers of the images ``exclude`` are left out; who loads the archive must have them.
         """
         params = {"refs": list(refs), "exclude": list(exclude), "format": format}
+        params |= _given(platform=platform or None)
         return _download(self.stream("image.save", params), write)
 
     def images(self, filters: Mapping[str, Sequence[str]] | None = None) -> list[dict[str, Any]]:
         """Images, newest first."""
         return list(self.call("image.list", {"filters": dict(filters or {})})["images"])
 
-    def remove_image(self, ref: str, *, force: bool = False) -> dict[str, Any]:
-        """Remove a name, or an image by id: ``{"removed": ref, "deleted": bool}``."""
-        return self.call("image.remove", {"ref": ref, "force": force})
+    def remove_image(
+        self, ref: str, *, force: bool = False, platform: str = ""
+    ) -> dict[str, Any]:
+        """Remove a name, or an image by id: ``{"removed": ref, "deleted": bool}``.
+
+        ``platform`` takes the name from one of its images only.
+        """
+        params = {"ref": ref, "force": force, **_given(platform=platform or None)}
+        return self.call("image.remove", params)
 
     def tag(self, source: str, target: str) -> None:
         """Give an image another name."""

@@ -91,7 +91,9 @@ def with_image(
         if getattr(error, "code", "") != "not_found" or not str(error).startswith("No such image"):
             raise
     if not options.get("quiet"):
-        ctx.err(f"Unable to find image '{image}' locally\n")
+        platform = options.get("platform", "")
+        wanted = f" for {platform}" if platform else ""
+        ctx.err(f"Unable to find image '{image}' locally{wanted}\n")
     _pull(ctx, options, image)
     return ask()
 

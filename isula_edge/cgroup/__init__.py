@@ -7,7 +7,15 @@ machines those of the unified hierarchy.
 from __future__ import annotations
 
 from isula_edge.cgroup.convert import CgroupFile, device_rules, resource_files
-from isula_edge.cgroup.host import Host, init_groups
+from isula_edge.cgroup.host import Host, init_groups, nests
 from isula_edge.cgroup.pods import container_dir
 
-__all__ = ["CgroupFile", "Host", "container_dir", "device_rules", "init_groups", "resource_files"]
+__all__ = [
+    "CgroupFile",
+    "Host",
+    "container_dir",
+    "device_rules",
+    "init_groups",
+    "nests",
+    "resource_files",
+]

@@ -48,6 +48,7 @@ def _v1(resources: Mapping[str, Any]) -> Iterable[CgroupFile]:
         ("reservation", "memory.soft_limit_in_bytes"),
         ("swap", "memory.memsw.limit_in_bytes"),
         ("kernel", "memory.kmem.limit_in_bytes"),
+        ("kernelTCP", "memory.kmem.tcp.limit_in_bytes"),
         ("swappiness", "memory.swappiness"),
     ):
         if memory.get(key) is not None:
@@ -59,6 +60,8 @@ def _v1(resources: Mapping[str, Any]) -> Iterable[CgroupFile]:
         ("shares", "cpu.shares"),
         ("period", "cpu.cfs_period_us"),
         ("quota", "cpu.cfs_quota_us"),
+        ("burst", "cpu.cfs_burst_us"),
+        ("idle", "cpu.idle"),
         ("realtimePeriod", "cpu.rt_period_us"),
         ("realtimeRuntime", "cpu.rt_runtime_us"),
     ):
@@ -74,11 +77,34 @@ def _v1(resources: Mapping[str, Any]) -> Iterable[CgroupFile]:
     for item in resources.get("hugepageLimits") or ():
         name = f"hugetlb.{item['pageSize']}.limit_in_bytes"
         yield CgroupFile("hugetlb", name, str(item["limit"]))
+    network = resources.get("network") or {}
+    if network.get("classID"):
+        yield CgroupFile("net_cls", "net_cls.classid", str(network["classID"]))
+    for item in network.get("priorities") or ():
+        yield CgroupFile("net_prio", "net_prio.ifpriomap", f"{item['name']} {item['priority']}")
+    yield from _rdma(resources.get("rdma") or {})
+
+
+def _rdma(devices: Mapping[str, Any]) -> Iterable[CgroupFile]:
+    """The same in both versions."""
+    for name, item in devices.items():
+        parts = [
+            f"{word}={item[key]}"
+            for key, word in (("hcaHandles", "hca_handle"), ("hcaObjects", "hca_object"))
+            if item.get(key) is not None
+        ]
+        if parts:
+            yield CgroupFile("rdma", "rdma.max", f"{name} {' '.join(parts)}")
 
 
 def _v1_block(block: Mapping[str, Any]) -> Iterable[CgroupFile]:
-    if block.get("weight"):
-        yield CgroupFile("blkio", "blkio.weight", str(block["weight"]))
+    for key, name in (("weight", "blkio.weight"), ("leafWeight", "blkio.leaf_weight")):
+        if block.get(key):
+            yield CgroupFile("blkio", name, str(block[key]))
+        for item in block.get("weightDevice") or ():
+            if item.get(key):
+                value = f"{item['major']}:{item['minor']} {item[key]}"
+                yield CgroupFile("blkio", f"{name}_device", value)
     for key, name in (
         ("throttleReadBpsDevice", "blkio.throttle.read_bps_device"),
         ("throttleWriteBpsDevice", "blkio.throttle.write_bps_device"),
@@ -102,18 +128,24 @@ def _v2_memory(memory: Mapping[str, Any]) -> Iterable[CgroupFile]:
         yield CgroupFile("memory", "memory.swap.max", _limit(only, "max"))
 
 
-def _v2(resources: Mapping[str, Any]) -> Iterable[CgroupFile]:
-    yield from _v2_memory(resources.get("memory") or {})
-    cpu = resources.get("cpu") or {}
+def _v2_cpu(cpu: Mapping[str, Any]) -> Iterable[CgroupFile]:
     if cpu.get("shares"):
         yield CgroupFile("cpu", "cpu.weight", str(cpu_weight(cpu["shares"])))
     if cpu.get("quota") or cpu.get("period"):
         quota = cpu.get("quota") or -1
         value = f"{_limit(quota, 'max')} {cpu.get('period') or _DEFAULT_PERIOD}"
         yield CgroupFile("cpu", "cpu.max", value)
+    for key, name in (("burst", "cpu.max.burst"), ("idle", "cpu.idle")):
+        if cpu.get(key):
+            yield CgroupFile("cpu", name, str(cpu[key]))
     for key in ("cpus", "mems"):
         if cpu.get(key):
             yield CgroupFile("cpuset", f"cpuset.{key}", cpu[key])
+
+
+def _v2(resources: Mapping[str, Any]) -> Iterable[CgroupFile]:
+    yield from _v2_memory(resources.get("memory") or {})
+    yield from _v2_cpu(resources.get("cpu") or {})
     pids = resources.get("pids") or {}
     if pids.get("limit"):
         yield CgroupFile("pids", "pids.max", _limit(pids["limit"], "max"))
@@ -132,6 +164,7 @@ def _v2(resources: Mapping[str, Any]) -> Iterable[CgroupFile]:
             yield CgroupFile("io", "io.max", value)
     for item in resources.get("hugepageLimits") or ():
         yield CgroupFile("hugetlb", f"hugetlb.{item['pageSize']}.max", str(item["limit"]))
+    yield from _rdma(resources.get("rdma") or {})
     for name, value in (resources.get("unified") or {}).items():
         yield CgroupFile(name.partition(".")[0], name, str(value))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -10,7 +11,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Host", "init_groups"]
+__all__ = ["Host", "init_groups", "nests"]
+
+_PROBE = "isulad-monitor"
 
 
 def init_groups(text: str) -> dict[str, str]:
@@ -30,6 +33,30 @@ def init_groups(text: str) -> dict[str, str]:
     return found
 
 
+def nests(mounts: Mapping[str, str]) -> bool:
+    """Whether a group can be below a group in every hierarchy of version 1.
+
+    Early kernels know one level of net_prio (EINVAL, seen on Linux 3.4).  It is tried, with
+    groups that are removed again.
+    """
+    mount = mounts.get("net_prio")
+    if mount is None:
+        return True
+    parent, child = f"{mount}/{_PROBE}", f"{mount}/{_PROBE}/probe"
+    try:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(parent, 0o755)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(child, 0o755)
+    except OSError as error:
+        return error.errno != errno.EINVAL
+    finally:
+        for place in (child, parent):
+            with contextlib.suppress(OSError):
+                os.rmdir(place)
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class Host:
     """Where each controller is mounted.
@@ -37,11 +64,18 @@ class Host:
     ``version`` is "1", "hybrid" or "2" (or "" without cgroups); ``mounts`` maps a
     controller to the mount point of its hierarchy, ``init`` to the cgroup of process 1
     where that is not the root (`init_groups`): a runtime puts a group there, or at the root.
+    ``flat`` says that groups cannot be nested (`nests`).
     """
 
     version: str
     mounts: Mapping[str, str]
     init: Mapping[str, str] = field(default_factory=dict)
+    flat: bool = False
+
+    def group(self, path: str) -> str:
+        """``path`` of a group as it is on this machine, without leading slash."""
+        path = path.strip("/")
+        return path.replace("/", "-") if self.flat else path
 
     def path(self, controller: str, group: str, name: str = "") -> str:
         """Path of file ``name`` of ``group`` in ``controller``; KeyError when it is absent."""

@@ -86,7 +86,7 @@ def open_cpuset(host: Host, parent: str) -> None:
     and nothing could enter.
     """
     mount = host.mounts.get("cpuset")
-    if mount is None or host.version == "2":
+    if mount is None or host.version == "2" or not parent.strip("/"):
         return
     place = mount
     for word in parent.strip("/").split("/"):

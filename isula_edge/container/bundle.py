@@ -36,7 +36,8 @@ class Bundles:
     """Makes bundles for one engine.
 
     ``seccomp`` gives the filter for a set of capabilities and a user's own profile text;
-    ``default_ulimits`` are those of a start, whatever they were at creation.
+    ``default_ulimits`` are those of a start, whatever they were at creation; ``place`` tells
+    where a cgroup is on this machine (`isula_edge.cgroup.Host.group`).
     """
 
     table: Table
@@ -45,6 +46,7 @@ class Bundles:
     seccomp: Callable[[str, set[str]], dict[str, Any] | None]
     default_ulimits: tuple[tuple[str, int, int], ...] = ()
     systemd_cgroup: bool = False
+    place: Callable[[str], str] = str
 
     def bundle(self, container: Container, document: dict[str, Any]) -> Bundle:
         """The driver's view of ``container``."""
@@ -86,7 +88,9 @@ class Bundles:
             f"{self.state}/{runtime}/{container_id}",
             "",
             {},
-            cgroup=container_dir(self.cgroup_parent, container_id, systemd=self.systemd_cgroup),
+            cgroup=self.place(
+                container_dir(self.cgroup_parent, container_id, systemd=self.systemd_cgroup)
+            ),
         )
 
     def shm(self, container: Container) -> str:
@@ -120,7 +124,7 @@ class Bundles:
     def cgroup(self, container: Container) -> str:
         """The container's cgroup, without leading slash."""
         parent = container.settings.cgroup_parent or self.cgroup_parent
-        return container_dir(parent, container.id, systemd=self.systemd_cgroup)
+        return self.place(container_dir(parent, container.id, systemd=self.systemd_cgroup))
 
     def _cgroups_path(self, container: Container) -> str:
         """The same in the words of its runtime: LXC does not know of systemd's scopes."""

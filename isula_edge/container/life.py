@@ -21,6 +21,7 @@ from isula_edge.container.record import Container, Status
 from isula_edge.container.starting import PATIENCE_S, Starts
 from isula_edge.container.streams import Attachment
 from isula_edge.oci import values
+from isula_edge.oci.options import check_words
 from isula_edge.runtime.hooks import run_hooks
 from isula_edge.runtime.supervisor import ended as supervisor_ended
 from isula_edge.snapshot.base import remove_tree
@@ -503,6 +504,9 @@ class Life:
     ) -> tuple[ExecProcess, asyncio.Future[int]]:
         """Runs a process in a running container: the process and a future of its exit code."""
         self.refuse_exec(container)
+        if container.runtime != "lxc":
+            # the others are told by JSON
+            check_words("the command", (*spec.argv, *spec.env, spec.cwd))
         runtime = self.runtime(container.runtime)
         bundle = self._bundles.load(container)
         began = self._reaper.moment()

@@ -20,7 +20,6 @@ from isula_edge.version import COMMIT, VERSION
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from isula_edge.service.config import RuntimeConfig
     from isula_edge.snapshot.base import StorageOptions
 
 __all__ = ["DEFAULT_FILE", "DaemonConfig", "load", "parse_arguments"]
@@ -185,7 +184,7 @@ def _build(
         storage_driver=one("storage-driver", ""),
         storage_options=_storage_options(many("storage-opts"), path),
         default_runtime=one("default-runtime", ""),
-        runtimes=_runtimes(table, path),
+        **_runtimes(table, path),
         registry_mirrors=many("registry-mirrors"),
         insecure_registries=many("insecure-registries"),
         registry_host_mirrors={
@@ -201,7 +200,6 @@ def _build(
         default_ulimits=_ulimits(table, options, path),
         hook_spec=one("hook-spec", ""),
         seccomp_profile=one("seccomp-profile", ""),
-        start_timeout_s=keys.seconds(one("start-timeout", 0)) or 0.0,
         log_max_size=_container_log(table, options, path, problems),
         tmpdir=_tmpdir(),
         image_layer_check=one("image-layer-check", False),
@@ -275,11 +273,12 @@ def _hosts(listed: Sequence[str], given: Sequence[str], path: str) -> tuple[str,
     return hosts
 
 
-def _runtimes(table: dict[str, Any], path: str) -> dict[str, RuntimeConfig]:
+def _runtimes(table: dict[str, Any], path: str) -> dict[str, Any]:
     try:
-        return runtimes.parse(table.get("runtimes", {}))
+        found = runtimes.parse(table.get("runtimes", {}))
     except errors.InvalidArgument as error:
         raise errors.InvalidArgument(f"{path}: {error.message}", ref=error.ref) from error
+    return {"runtimes": found, "start_timeout_s": keys.seconds(table.get("start-timeout", 0))}
 
 
 def _size(key: str, value: str | int, path: str) -> int:

@@ -1,7 +1,8 @@
 """Images of one graph: records, names and look-up.
 
 A record holds the image's own names, so the index of names is rebuilt from the records and
-can never disagree with them.
+can never disagree with them.  One name may be that of several images, each for another
+platform; without a platform it means the one for this machine.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from isula_edge import errors
+from isula_edge.profile import platform as platforms
 from isula_edge.store.records import RecordStore
+from isula_edge.types import Platform
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from isula_edge.sys.reserve import Reserve
 
@@ -70,6 +73,24 @@ class Image:
         """Operating system and architecture the image says it is for."""
         return str(self.document.get("os", "")), str(self.document.get("architecture", ""))
 
+    @property
+    def target(self) -> Platform | None:
+        """The platform it is for, in the words of the image-spec; None when it does not say."""
+        system, architecture = self.platform
+        if not architecture:
+            return None
+        variant = str(self.document.get("variant") or "")
+        return platforms.normal(Platform(system or "linux", architecture, variant))
+
+    def supersedes(self, other: Image, want: Platform | None = None) -> bool:
+        """Whether ``other`` loses a name that this image gets, by a pull for ``want``."""
+        ours, theirs = self.target, other.target
+        if ours is None or theirs is None:
+            return True
+        return platforms.supersedes(ours, theirs, ours) or (
+            want is not None and platforms.supersedes(ours, theirs, want)
+        )
+
 
 _FIELDS = (
     "id", "config", "manifest", "names", "digests", "chain_ids", "size", "created_ns",
@@ -87,7 +108,8 @@ class ImageStore:
     def __init__(self, graph: str, reserve: Reserve | None = None) -> None:
         self.records = RecordStore(f"{graph}/images", "image", f"{graph}/quarantine", reserve)
         self._images: dict[str, Image] = {}
-        self._names: dict[str, str] = {}
+        # the ids of the images of a name, the latest last
+        self._names: dict[str, list[str]] = {}
         self._ending: dict[str, Image] = {}
 
     def load(self) -> None:
@@ -104,10 +126,12 @@ class ImageStore:
         for image in sorted(found, key=lambda item: item.loaded_ns):
             self._images[image.id] = image
             for name in image.names:
-                self._names[name] = image.id
+                holders = self._names.get(name, [])
+                left = [key for key in holders if not image.supersedes(self._images[key])]
+                self._names[name] = [*left, image.id]
         for image in found:
             # a crash while a name moved leaves it with both: the later one has it
-            names = [name for name in image.names if self._names[name] == image.id]
+            names = [name for name in image.names if image.id in self._names[name]]
             if names != image.names:
                 image.names = names
                 with contextlib.suppress(errors.EngineError, OSError):
@@ -119,36 +143,62 @@ class ImageStore:
     def __len__(self) -> int:
         return len(self._images)
 
-    def find(self, ref: str) -> Image | None:
-        """By stored name, exact id, digest reference or unique prefix of the id."""
+    def find(self, ref: str, want: Platform | None = None) -> Image | None:
+        """By stored name, exact id, digest reference or unique prefix of the id.
+
+        Of several images of that name the best for ``want``, or without it the best for this
+        machine; the latest where none is for this machine.
+        """
+        found = self.candidates(ref)
+        if want is None and len(found) < 2:
+            return found[0] if found else None
+        targets = [image.target for image in found]
+        chosen = platforms.choose(targets, want or platforms.host_platform())
+        if chosen is not None:
+            return found[chosen]
+        return found[0] if want is None else None
+
+    def candidates(self, ref: str) -> list[Image]:
+        """All images that ``ref`` may mean, for whatever platform; the latest first."""
         name = familiar(ref)
-        holder = self._names.get(name)
-        if holder is not None:
-            return self._images[holder]
+        if name in self._names:
+            return [self._images[key] for key in reversed(self._names[name])]
         plain = ref.removeprefix("sha256:")
         if plain in self._images:
-            return self._images[plain]
+            return [self._images[plain]]
         if "@" in ref:
             repository, _, digest = name.partition("@")
-            wanted = f"{repository.partition(':')[0]}@{digest}"
-            for image in self._images.values():
-                if wanted in image.digests or name in image.digests:
-                    return image
+            wanted = {f"{repository.partition(':')[0]}@{digest}", name}
+            found = [image for image in self._images.values() if wanted & {*image.digests}]
+            if found:
+                return sorted(found, key=lambda image: image.loaded_ns, reverse=True)
         if _HEX.fullmatch(plain):
             matches = [key for key in self._images if key.startswith(plain)]
             if len(matches) == 1:
-                return self._images[matches[0]]
-        return None
+                return [self._images[matches[0]]]
+        return []
 
-    def get(self, ref: str) -> Image:
-        """As :meth:`find`; NotFound when there is none."""
-        image = self.find(ref)
-        if image is None:
+    def get(self, ref: str, want: Platform | None = None) -> Image:
+        """As :meth:`find`; NotFound when there is none, naming the platforms there are."""
+        image = self.find(ref, want)
+        if image is not None:
+            return image
+        there = sorted({str(image.target) for image in self.candidates(ref)})
+        if not there:
             raise errors.NotFound(f"No such image:{familiar(ref)}", kind="image", ref=ref)
-        return image
+        raise errors.NotFound(
+            f"No such image:{familiar(ref)} for {want}",
+            kind="image",
+            ref=ref,
+            hint=f"what is there is for {', '.join(there)}; pull it with --platform {want}",
+        )
 
-    def put(self, event: dict[str, Any]) -> Image:
-        """Stores what a worker brought (its ``image`` event); names move to it."""
+    def put(self, event: dict[str, Any], want: Platform | None = None) -> Image:
+        """Stores what a worker brought (its ``image`` event), for ``want`` if that was asked.
+
+        Its names move to it from the images that it supersedes; images for other platforms
+        keep them.
+        """
         image = self._images.get(event["id"])
         if image is None:
             document = _document(event["config"])
@@ -171,36 +221,48 @@ class ImageStore:
         added = [name for name in names if name not in image.names]
         self._change(image, [*image.names, *added], [*image.digests, *digests])
         self._images[image.id] = image
-        self._take_names(image, names)
+        for name in names:
+            self._take_name([image], name, lambda other: image.supersedes(other, want))
         return image
 
     def tag(self, source: str, target: str) -> None:
-        """Gives another name; a name in use moves."""
-        image = self.get(source)
+        """Gives another name to all images of a name; a name in use moves."""
+        images = self.candidates(source) or [self.get(source)]
         name = familiar(target)
-        if name not in image.names:
-            self._change(image, [*image.names, name], image.digests)
-        self._take_names(image, [name])
+        for image in images:
+            if name not in image.names:
+                self._change(image, [*image.names, name], image.digests)
+        self._take_name(images[::-1], name, lambda _: True)
 
-    def _take_names(self, image: Image, names: list[str]) -> None:
-        for name in names:
-            holder = self._names.get(name)
-            self._names[name] = image.id
-            if holder is not None and holder != image.id:
-                other = self._images[holder]
-                left = [item for item in other.names if item != name]
-                try:
-                    self._change(other, left, other.digests, urgent=True)
-                except (errors.EngineError, OSError) as error:
-                    # both records have it now: the next start decides as after a crash
-                    other.names = left
-                    _log.error("cannot record that %s has moved: %s", name, error)
+    def _take_name(
+        self, images: list[Image], name: str, replaces: Callable[[Image], bool]
+    ) -> None:
+        """``images``, the latest last, have ``name`` now, and who is replaced has it no more."""
+        ids = [image.id for image in images]
+        others = [key for key in self._names.get(name, []) if key not in ids]
+        lost = [key for key in others if replaces(self._images[key])]
+        self._names[name] = [*(key for key in others if key not in lost), *ids]
+        for other in map(self._images.__getitem__, lost):
+            left = [item for item in other.names if item != name]
+            try:
+                self._change(other, left, other.digests, urgent=True)
+            except (errors.EngineError, OSError) as error:
+                # both records have it now: the next start decides as after a crash
+                other.names = left
+                _log.error("cannot record that %s has moved: %s", name, error)
+
+    def _lose_name(self, image: Image, name: str) -> None:
+        left = [key for key in self._names.get(name, ()) if key != image.id]
+        if left:
+            self._names[name] = left
+        else:
+            self._names.pop(name, None)
 
     def untag(self, image: Image, name: str) -> None:
         """Takes one name away; works on a full disk."""
         names = [item for item in image.names if item != name]
         self._change(image, names, image.digests, urgent=True)
-        self._names.pop(name, None)
+        self._lose_name(image, name)
 
     def undigest(self, image: Image, digest: str) -> None:
         """Takes one name with a digest away; works on a full disk."""
@@ -212,7 +274,7 @@ class ImageStore:
         names = image.names
         self._change(image, [], [], urgent=True)
         for name in names:
-            self._names.pop(name, None)
+            self._lose_name(image, name)
 
     def forget(self, image: Image) -> None:
         """Hides an image that :meth:`delete` or :meth:`restore` is called for next.
@@ -222,15 +284,17 @@ class ImageStore:
         self._images.pop(image.id, None)
         self._ending[image.id] = image
         for name in image.names:
-            if self._names.get(name) == image.id:
-                self._names.pop(name)
+            self._lose_name(image, name)
 
     def restore(self, image: Image) -> None:
         """Undoes :meth:`forget`."""
         self._ending.pop(image.id, None)
         self._images[image.id] = image
         for name in image.names:
-            self._names.setdefault(name, image.id)
+            holders = self._names.setdefault(name, [])
+            # who has got it meanwhile keeps it
+            if not any(self._images[key].supersedes(image) for key in holders):
+                holders.insert(0, image.id)
 
     def delete(self, image: Image) -> None:
         """Deletes the record; works on a full disk."""

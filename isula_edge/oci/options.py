@@ -19,9 +19,17 @@ from isula_edge.oci import values
 from isula_edge.oci.mounts import Mount, clean, parse_mount, parse_tmpfs, parse_volume, unique
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
-__all__ = ["MIN_MEMORY", "Settings", "from_record", "parse", "read_hooks", "to_record"]
+__all__ = [
+    "MIN_MEMORY",
+    "Settings",
+    "check_words",
+    "from_record",
+    "parse",
+    "read_hooks",
+    "to_record",
+]
 
 MIN_MEMORY = 4 << 20
 _SHM_SIZE = 64 << 20
@@ -30,6 +38,10 @@ _HOSTNAME = re.compile(
 )
 # of all kinds of devices only all devices: the kernel reads no further than the a
 _DEVICE_RULE = re.compile(r"[acb] ([0-9]{1,9}|\*):([0-9]{1,9}|\*) [rwm]{1,3}")
+_HOOK_KINDS = (
+    "prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop",
+)  # fmt: skip
+_HOOK_KEYS = ("path", "args", "env", "timeout")
 _HOOK_VARIABLE = re.compile(r"[^=-][^=]*=.*", re.DOTALL)
 _SYSCTLS = {
     f"kernel.{name}"
@@ -175,6 +187,8 @@ def parse(options: Mapping[str, Any], *, cpus: int, cpuset: str = "", mems: str 
     """
     settings = Settings()
     for key, value in options.items():
+        words = value if isinstance(value, (list, tuple)) else [value]
+        check_words(f"--{str(key).replace('_', '-')}", words)
         try:
             _read(settings, key, value, (cpus, cpuset, mems))
         except (AttributeError, TypeError) as error:
@@ -185,6 +199,18 @@ def parse(options: Mapping[str, Any], *, cpus: int, cpuset: str = "", mems: str 
     _check(settings)
     settings.mounts = unique(settings.mounts)
     return settings
+
+
+def check_words(what: str, words: Iterable[Any]) -> None:
+    """Refuses a text with a NUL, or one that is no UTF-8, which records and JSON cannot hold."""
+    for word in words:
+        if isinstance(word, str) and not _is_text(word):
+            raise errors.InvalidArgument(
+                f"{what}: {word!r:.100} has bytes that are no UTF-8, or a NUL",
+                kind="flag",
+                ref=what,
+                hint="give text in UTF-8",
+            )
 
 
 def _read(settings: Settings, key: str, value: Any, host: tuple[int, str, str]) -> None:
@@ -372,6 +398,8 @@ def read_hooks(path: str) -> dict[str, Any]:
         if len(text) > 10 << 20 or not isinstance(table, dict):
             raise ValueError("not a JSON object of at most 10 MB")
         for name, hooks in table.items():
+            if name not in _HOOK_KINDS:
+                raise ValueError(f"unknown {name!r}; there are {', '.join(_HOOK_KINDS)}")
             if not isinstance(hooks, list | None):
                 raise ValueError(f"{name} is no list of hooks")
     except (OSError, ValueError, RecursionError) as error:
@@ -391,6 +419,9 @@ def _check_types(name: str, hook: Any) -> None:
 
     if not isinstance(hook, dict) or not _is_text(hook.get("path", "")):
         raise bad("it must be an object with the path of a program")
+    unknown = next((key for key in hook if key not in _HOOK_KEYS), None)
+    if unknown is not None:
+        raise bad(f"unknown {unknown!r}; there are {', '.join(_HOOK_KEYS)}")
     for key in ("args", "env"):
         words = hook.get(key) or []
         if not isinstance(words, list) or not all(_is_text(word) for word in words):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from isula_edge.oci.options import Settings
     from isula_edge.oci.user import User
 
-__all__ = ["DEFAULT_PATH", "Subject", "bounding", "build", "process_args"]
+__all__ = ["DEFAULT_PATH", "Subject", "bounding", "build", "check_texts", "process_args"]
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _MASKED = [
@@ -28,6 +29,10 @@ _MASKED = [
     "/proc/latency_stats", "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug",
     "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap",
 ]  # fmt: skip
+_LONGEST_PATH = 4095
+_LONGEST_WORD = 32 * os.sysconf("SC_PAGE_SIZE") - 1
+_NUL = re.compile("\0")
+_NOT_UTF8 = re.compile("[\0\ud800-\udfff]")
 _READ_ONLY = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
 _DEVICE_RULES: list[dict[str, Any]] = [
     {"allow": False, "access": "rwm"},
@@ -90,6 +95,60 @@ def build(settings: Settings, subject: Subject) -> dict[str, Any]:
     if settings.hooks:
         spec["hooks"] = settings.hooks
     return spec
+
+
+def check_texts(document: Mapping[str, Any], *, utf8: bool) -> None:
+    """Refuses a document with a text that nobody could be given: one with a NUL.
+
+    With ``utf8`` also one that is no UTF-8, which JSON cannot hold; and a word or a path that
+    is longer than the kernel takes (execve(2), PATH_MAX).
+    """
+    _check_lengths(document)
+    place = _first(document, "", _NOT_UTF8 if utf8 else _NUL)
+    if place:
+        what = "bytes that are no UTF-8, or a NUL" if utf8 else "a NUL"
+        hint = "use --runtime lxc for other bytes, and no NUL" if utf8 else "remove it"
+        raise errors.InvalidArgument(
+            f"{place} has {what}, which a container cannot be given",
+            kind="spec",
+            ref=place,
+            hint=hint,
+        )
+
+
+def _check_lengths(document: Mapping[str, Any]) -> None:
+    process = document["process"]
+    listed = [
+        (f"process.{key}[{number}]", text, _LONGEST_WORD)
+        for key in ("args", "env")
+        for number, text in enumerate(process.get(key) or ())
+    ]
+    listed += [
+        (f"mounts[{number}].{key}", mount.get(key) or "", _LONGEST_PATH)
+        for number, mount in enumerate(document["mounts"])
+        for key in ("source", "destination")
+    ]
+    for place, text, longest in listed:
+        if len(text) * 4 > longest and len(text.encode("utf-8", "surrogateescape")) > longest:
+            raise errors.InvalidArgument(
+                f"{place} is longer than {longest} bytes, which is all that the kernel takes",
+                kind="spec",
+                ref=place,
+            )
+
+
+def _first(value: Any, place: str, unwanted: re.Pattern[str]) -> str:
+    """Where a text with an unwanted character is; '' if nowhere."""
+    if isinstance(value, str):
+        return place if unwanted.search(value) else ""
+    if isinstance(value, dict):
+        pairs = [(f"{place}.{key}".lstrip("."), item) for key, item in value.items()]
+        pairs += [(place, key) for key in value]
+    elif isinstance(value, list):
+        pairs = [(f"{place}[{number}]", item) for number, item in enumerate(value)]
+    else:
+        return ""
+    return next(filter(None, (_first(item, where, unwanted) for where, item in pairs)), "")
 
 
 def environment(settings: Settings, subject: Subject) -> list[str]:

@@ -127,7 +127,8 @@ def release(paths: Mapping[str, str | None], holder: process.Identity | None) ->
 def pinned(path: str) -> bool:
     """Whether a namespace is pinned at ``path``: a file of the kernel's own file system."""
     try:
-        return os.stat(path).st_dev == os.stat("/proc/self/ns/mnt").st_dev
+        # before Linux 3.8 there is no ns/mnt
+        return os.stat(path).st_dev == os.stat("/proc/self/ns/net").st_dev
     except OSError:
         return False
 

@@ -28,11 +28,15 @@ __all__ = ["Call", "Code", "find"]
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A system call with arguments of 32 bits; ``needed`` ends the program when it fails."""
+    """A system call with arguments of 32 bits; ``needed`` ends the program when it fails.
+
+    ``said`` is the address and length of what is written to standard error before that.
+    """
 
     name: str
     args: tuple[int, ...]
     needed: bool = True
+    said: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +44,10 @@ class Code:
     """The instructions of one machine, little endian.
 
     ``result`` makes the last call's result the first argument of the next one, ``buffer``
-    makes its second argument the address of 128 bytes of scratch.  ``fail`` ends the program
-    with 126 if the last call has failed.  ``parent`` goes on if the last call's result was 0,
-    and otherwise writes it, four bytes, to standard output and ends with 0.  ``sleep`` sleeps
-    for ever.  ``words`` and ``environment`` are what :meth:`executing` gives to ``execute``.
+    makes its second argument the address of 128 bytes of scratch.  ``parent`` goes on if the
+    last call's result was 0, and otherwise writes it, four bytes, to standard output and ends
+    with 0.  ``sleep`` sleeps for ever.  ``words`` and ``environment`` are what
+    :meth:`executing` gives to ``execute``.
     """
 
     profile: Profile
@@ -52,7 +56,7 @@ class Code:
     number: str
     result: bytes
     buffer: bytes
-    fail: bytes
+    failure: str
     parent: bytes
     sleep: bytes
     words: bytes
@@ -64,6 +68,11 @@ class Code:
         """The address of the data of :meth:`program`."""
         return BASE + headers(self.profile.elf[1])
 
+    @property
+    def pointer(self) -> str:
+        """The word of :mod:`struct` for a pointer."""
+        return "Q" if self.profile.elf[1] == 64 else "I"
+
     def argument(self, place: int, value: int) -> bytes:
         """Makes the argument ``place`` of the next call the constant ``value``."""
         return _filled(self.arguments[place], value)
@@ -73,6 +82,10 @@ class Code:
         code = b"".join(self.argument(place, value) for place, value in enumerate(args))
         return code + _filled(self.number, self.calls[name])
 
+    def fail(self, said: tuple[int, int] = (0, 0)) -> bytes:
+        """Ends the program with 126 if the last call has failed; see :class:`Call`."""
+        return _filled(self.failure, *said)
+
     def executing(self, calls: Sequence[Call] = (), environment: int = 0) -> bytes:
         """``calls``, then execve(argv[1], &argv[1], envp).
 
@@ -80,7 +93,10 @@ class Code:
         exit status is 126 when a call that is needed or the execve fails, 127 when there is
         nothing to execute.
         """
-        made = b"".join(self.call(one.name, *one.args) + self.fail * one.needed for one in calls)
+        made = b"".join(
+            self.call(one.name, *one.args) + (self.fail(one.said) if one.needed else b"")
+            for one in calls
+        )
         given = self.argument(2, environment) if environment else self.environment
         return made + self.words + given + self.execute
 
@@ -113,16 +129,22 @@ def _find(word: str) -> Code | None:
 
 
 def _code(profile: Profile, calls: dict[str, int], code: dict[str, Any]) -> Code:
-    fixed = (
-        *("result", "buffer", "fail", "parent", "sleep"),
-        *("words", "environment", "execute"),
-    )
+    def fixed(name: str) -> bytes:
+        return bytes.fromhex(_bare(code[name]))
+
     return Code(
         profile,
         calls,
         tuple(_bare(text) for text in code["argument"]),
         _bare(code["call"]),
-        *(bytes.fromhex(_bare(code[name])) for name in fixed),
+        fixed("result"),
+        fixed("buffer"),
+        _bare(code["fail"]),
+        fixed("parent"),
+        fixed("sleep"),
+        fixed("words"),
+        fixed("environment"),
+        fixed("execute"),
     )
 
 
@@ -131,5 +153,6 @@ def _bare(text: str) -> str:
     return " ".join(line.partition("#")[0].strip() for line in text.splitlines())
 
 
-def _filled(template: str, value: int) -> bytes:
-    return bytes.fromhex(template.replace("{}", (value & 0xFFFFFFFF).to_bytes(4, "little").hex()))
+def _filled(template: str, *values: int) -> bytes:
+    words = ((value & 0xFFFFFFFF).to_bytes(4, "little").hex() for value in values)
+    return bytes.fromhex(template.format(*words))

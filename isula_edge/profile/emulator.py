@@ -133,10 +133,11 @@ def advice(machine: str, bits: int) -> str:
     """What to do so that programs for ``machine`` run."""
     for profile in all_profiles():
         if (machine, bits) == profile.elf:
+            name, package = f"{profile.emulator}-static", profile.emulator_package
             return (
-                f"isula emulator install {profile.architecture} registers "
-                f"{profile.emulator}-static (package {profile.emulator_package}), or pull the "
-                "image for this platform"
+                f"run isula emulator install {profile.architecture} to register {name} in "
+                f"binfmt_misc with the flags F and OC (package {package}), or pull the image for "
+                "this platform"
             )
         for other in profile.compat:
             if (machine, bits) == other.elf and other.emulator:

@@ -35,6 +35,23 @@ _OPERATORS = (
 # the one is of use to programs with threads, the other turns a safeguard of the kernel off
 _NEEDLESS_FLAGS = ("SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_SPEC_ALLOW")
 _MAX_ERRNO = 4095
+# the words of the runtime-spec (1.2, config-linux.md)
+_EVERY_ACTION = (
+    "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_KILL_THREAD", "SCMP_ACT_TRAP",
+    "SCMP_ACT_ERRNO", "SCMP_ACT_TRACE", "SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_NOTIFY",
+)  # fmt: skip
+_ARCHITECTURES = tuple(
+    f"SCMP_ARCH_{name}"
+    for name in (
+        "X86 X86_64 X32 ARM AARCH64 MIPS MIPS64 MIPS64N32 MIPSEL MIPSEL64 MIPSEL64N32 PPC PPC64 "
+        "PPC64LE S390 S390X PARISC PARISC64 RISCV64 LOONGARCH64 M68K SH SHEB"
+    ).split()
+)
+_FLAGS = (
+    "SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
+    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
+)  # fmt: skip
+_NAME = re.compile("[A-Za-z0-9_]{1,100}", re.ASCII)
 
 
 def default_filter(capabilities: Iterable[str], profile: Profile | None = None) -> dict[str, Any]:
@@ -110,15 +127,18 @@ def from_json(
         raise _bad(f"it is no JSON: {error}") from error
     if not isinstance(data, dict) or not isinstance(data.get("defaultAction"), str):
         raise _bad("it has no defaultAction")
-    found: dict[str, Any] = {"defaultAction": data["defaultAction"]}
+    found: dict[str, Any] = {"defaultAction": _known(data["defaultAction"], _EVERY_ACTION, "")}
     if data.get("defaultErrnoRet") is not None:
         found["defaultErrnoRet"] = _number(data, "defaultErrnoRet", "", _MAX_ERRNO)
     architectures = _words(data, "architectures") or _architectures(data, machine)
     if architectures:
-        found["architectures"] = architectures
+        found["architectures"] = [_known(name, _ARCHITECTURES, "") for name in architectures]
     flags = _words(data, "flags")
     if flags:
-        found["flags"] = flags
+        found["flags"] = [_known(name, _FLAGS, "") for name in flags]
+    for key in ("listenerPath", "listenerMetadata"):
+        if data.get(key) not in (None, ""):
+            found[key] = _text(data, key)
     syscalls = _list(data, "syscalls")
     words = set(machine.seccomp_words)
     found["syscalls"] = [_entry(item) for item in syscalls if _applies(item, held, words)]
@@ -129,6 +149,19 @@ def _bad(text: str) -> errors.InvalidArgument:
     return errors.InvalidArgument(
         f"invalid seccomp profile: {text}", kind="flag", ref="security-opt"
     )
+
+
+def _known(word: str, known: Iterable[str], place: str) -> str:
+    if word not in known:
+        raise _bad(f"{place}unknown {word[:100]!r}; there are {', '.join(known)}")
+    return word
+
+
+def _text(table: Mapping[str, Any], key: str) -> str:
+    found = table[key]
+    if not isinstance(found, str) or "\0" in found:
+        raise _bad(f"{key} must be a string")
+    return found
 
 
 def _list(table: Mapping[str, Any], key: str, place: str = "") -> list[Any]:
@@ -179,6 +212,9 @@ def _names(item: Mapping[str, Any]) -> list[str]:
     names = item.get("names") or ([item["name"]] if item.get("name") else [])
     if not isinstance(names, list) or not names or not all(isinstance(x, str) for x in names):
         raise _bad("an entry of syscalls has no names")
+    for name in names:
+        if not _NAME.fullmatch(name):
+            raise _bad(f"{name[:100]!r} is no name of a system call")
     return names
 
 
@@ -215,6 +251,7 @@ def _entry(item: Mapping[str, Any]) -> dict[str, Any]:
     names, action = _names(item), item.get("action")
     if not isinstance(action, str):
         raise _bad(f"{names[0]} has no action")
+    _known(action, _EVERY_ACTION, f"{names[0]}: ")
     entry: dict[str, Any] = {"names": names, "action": action}
     if item.get("errnoRet") is not None:
         entry["errnoRet"] = _number(item, "errnoRet", f"{names[0]}: ", _MAX_ERRNO)

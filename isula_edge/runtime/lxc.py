@@ -1,4 +1,4 @@
-"""The lxc driver: stock LXC 4 to 6 under conmon.
+"""The lxc driver: stock LXC from 4.0.10 to 6 under conmon.
 
 ``create`` starts conmon with a generated launcher as its "runtime"; the launcher puts
 lxc-start into the background and returns.  lxc-start stays as LXC's own monitor, a child of
@@ -13,6 +13,7 @@ import contextlib
 import errno
 import logging
 import os
+import re
 import shlex
 import signal
 import socket
@@ -27,7 +28,7 @@ from isula_edge.runtime import ctty, hooks, lxc_config, lxc_hooks, lxc_log, lxc_
 from isula_edge.runtime.base import ExecProcess, ExecSpec, Started, binds
 from isula_edge.runtime.program import Program, one_line, tail
 from isula_edge.runtime.supervisor import exit_file
-from isula_edge.runtime.terminal import open_pty, pty_in, set_size
+from isula_edge.runtime.terminal import lxc_can_open, open_pty, pty_in, set_size
 from isula_edge.sys import atomic, paths, process, syscalls, trees
 from isula_edge.sys.boot import boot_id
 from isula_edge.sys.capability import number
@@ -50,6 +51,10 @@ _LINES_S = 0.004
 _KILLED_S = 5.0
 _KEPT_LOG = 1 << 18
 _MONITOR_CGROUP = "isulad-monitor"
+_OLDEST = (4, 0, 10)
+"""The first LXC with lxc.cgroup.dir.container and lxc.init.groups."""
+_VERSION = re.compile(r"(\d{1,4})\.(\d{1,4})\.(\d{1,4})")
+_VERSION_S = 10.0
 _RESET = (
     "import os,signal,sys;"
     "[signal.signal(n,signal.SIG_DFL) for n in (signal.SIGINT,signal.SIGQUIT,signal.SIGPIPE)];"
@@ -84,6 +89,7 @@ class Lxc:
         self.program = lxc_start
         self._start_s = start_s or _START_TIMEOUT_S
         self._resets: tuple[str, ...] | None = None
+        self._old: str | None = None
         self._gates: dict[str, int] = {}
         self._terminal_gates: dict[str, int] = {}
         self._slaves: dict[str, int] = {}
@@ -94,6 +100,8 @@ class Lxc:
         program = Program(self.name, self.program)
         if problem := program.problem():
             raise program.unusable(problem)
+        if problem := await self._too_old():
+            raise program.unusable(problem)
         run = bundle.run_dir
         open_cpuset(self._cgroups, os.path.dirname(bundle.cgroup))
         seccomp = f"{run}/seccomp"
@@ -101,6 +109,8 @@ class Lxc:
             bundle,
             version=self._cgroups.version,
             monitor_cgroup=_MONITOR_CGROUP,
+            place=self._cgroups.group,
+            console=lxc_can_open(),
             seccomp_path=seccomp,
         )
         lxc_mounts.stage(bundle.spec, run)
@@ -324,7 +334,7 @@ class Lxc:
         group = (bundle.spec.get("linux") or {}).get("cgroupsPath") or bundle.cgroup
         await self._end_processes(group.strip("/"))
         self._cgroups.remove(group.strip("/"))
-        self._cgroups.remove(f"{_MONITOR_CGROUP}/{bundle.id}")
+        self._cgroups.remove(self._cgroups.group(f"{_MONITOR_CGROUP}/{bundle.id}"))
 
     async def _end_processes(self, group: str) -> None:
         """Kills what goes on without init, in a process id namespace of somebody else's."""
@@ -346,7 +356,8 @@ class Lxc:
         if bundle.terminal:
             # of a container that has ended already nobody holds the other end
             with contextlib.suppress(termios.error):
-                tty.setraw(self._slaves[bundle.id])
+                if lxc_can_open():
+                    tty.setraw(self._slaves[bundle.id])
             os.write(self._terminal_gates[bundle.id], b"g")
 
     def _close_gate(self, bundle: Bundle) -> None:
@@ -364,6 +375,23 @@ class Lxc:
         root = bundle.spec["root"]["path"]
         program, cwd = described["args"][0], described["cwd"]
         return paths.find_program(root, program, search, cwd, binds(bundle.spec))[0]
+
+    async def _too_old(self) -> str:
+        """Why this release of LXC cannot be used, or ''; asked once, and no answer is fine."""
+        if self._old is None:
+            out = b""
+            with contextlib.suppress(OSError, TimeoutError):
+                words = [self.program, "--version"]
+                out = (await self._reaper.run(words, timeout_s=_VERSION_S, group=True))[1]
+            found = _VERSION.match(out.decode(errors="replace"))
+            self._old = ""
+            if found and tuple(map(int, found.groups())) < _OLDEST:
+                oldest = ".".join(map(str, _OLDEST))
+                self._old = (
+                    f"{self.program} is LXC {found[0]}, and {oldest} or later is needed: those "
+                    "before cannot set a container's cgroup and groups"
+                )
+        return self._old
 
     async def _resetting(self) -> tuple[str, ...]:
         """Words before a command that undo what a shell does to it in the background: it
@@ -400,12 +428,14 @@ class Lxc:
             "--pid-file) pid_file=$2 ;; --console-socket) console=$2 ;; esac; shift; done",
         ]
         if bundle.terminal:
+            # init takes a terminal that is not LXC's as its own: nobody may have it before
+            session = "setsid -c" if lxc_can_open() else "setsid"
             lines += [
                 f"printf '%s\\n' \"$console\" >{shlex.quote(run + '/console')}",
                 f"read -r tty <{shlex.quote(gate)} || exit 1",
                 'exec 4<>"$tty"',
                 f"( read -r _ <{shlex.quote(gate)} || exit 1",
-                f"exec setsid -c {command} <&4 >&4 2>&4 4<&- ) &",
+                f"exec {session} {command} <&4 >&4 2>&4 4<&- ) &",
             ]
         else:
             lines += [
@@ -418,7 +448,8 @@ class Lxc:
     async def _give_terminal(self, bundle: Bundle) -> None:
         """Opens a pty: the master goes to conmon, the slave becomes lxc-start's terminal."""
         path = await _line(f"{bundle.run_dir}/console")
-        master, slave, name = open_pty()
+        # without a terminal of LXC's between them it is the container's own
+        master, slave, name = open_pty(raw=lxc_can_open())
         self._slaves[bundle.id] = slave
         size = bundle.spec["process"].get("consoleSize")
         if size:

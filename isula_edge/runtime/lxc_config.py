@@ -19,7 +19,7 @@ from isula_edge.sys.lsm import apparmor_enabled
 from isula_edge.sys.userns import host_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from isula_edge.runtime.base import Bundle
 
@@ -76,8 +76,21 @@ def item(key: str, value: str) -> str:
     return f'{key} = "{value}"'
 
 
-def build(bundle: Bundle, *, version: str, monitor_cgroup: str, seccomp_path: str) -> LxcConfig:
-    """The configuration for ``bundle``; ``version`` is the cgroup layout ("1", "hybrid", "2")."""
+def build(
+    bundle: Bundle,
+    *,
+    version: str,
+    monitor_cgroup: str,
+    seccomp_path: str,
+    place: Callable[[str], str] = str,
+    console: bool = True,
+) -> LxcConfig:
+    """The configuration for ``bundle``; ``version`` is the cgroup layout ("1", "hybrid", "2").
+
+    ``place`` tells where a cgroup is on this machine (`isula_edge.cgroup.Host.group`),
+    ``console`` whether LXC can make a terminal of its own
+    (`isula_edge.runtime.terminal.lxc_can_open`).
+    """
     spec = bundle.spec
     linux: dict[str, Any] = spec.get("linux") or {}
     process: dict[str, Any] = spec.get("process") or {}
@@ -86,7 +99,7 @@ def build(bundle: Bundle, *, version: str, monitor_cgroup: str, seccomp_path: st
     lines += _root(spec)
     lines += _namespaces(linux, spec)
     lines += lxc_mounts.lines(spec, linux, bundle.run_dir)
-    lines += _cgroups(bundle, linux, version, monitor_cgroup)
+    lines += _cgroups(bundle, linux, version, monitor_cgroup, place)
     lines += _process(spec, process)
     if linux.get("seccomp"):
         lines.append(item("lxc.seccomp.profile", seccomp_path))
@@ -94,7 +107,7 @@ def build(bundle: Bundle, *, version: str, monitor_cgroup: str, seccomp_path: st
         # attached processes get it too, which a program before init could not do
         lines.append(item("lxc.arch", _PERSONALITIES[linux["personality"]["domain"]]))
     lines += _identity_maps(linux)
-    if not bundle.terminal:
+    if not (bundle.terminal and console):
         lines.append("lxc.console.path = none")
     own = own_dev(spec)
     # on a bind of the host's /dev LXC would make nodes, and replace ptmx, for everybody
@@ -133,12 +146,19 @@ def _namespaces(linux: Mapping[str, Any], spec: Mapping[str, Any]) -> Iterator[s
 
 
 def _cgroups(
-    bundle: Bundle, linux: Mapping[str, Any], version: str, monitor_cgroup: str
+    bundle: Bundle,
+    linux: Mapping[str, Any],
+    version: str,
+    monitor_cgroup: str,
+    place: Callable[[str], str],
 ) -> Iterator[str]:
     group = (linux.get("cgroupsPath") or bundle.cgroup).strip("/")
     yield item("lxc.cgroup.dir.container", group)
-    yield item("lxc.cgroup.dir.monitor", f"{monitor_cgroup}/{bundle.id}")
-    yield item("lxc.cgroup.dir.monitor.pivot", f"{monitor_cgroup}/pivot")
+    yield item("lxc.cgroup.dir.monitor", place(f"{monitor_cgroup}/{bundle.id}"))
+    pivot = f"{monitor_cgroup}/pivot"
+    if place(pivot) == pivot:
+        # LXC adds a part of its own to it, which needs nested groups; else its own is used
+        yield item("lxc.cgroup.dir.monitor.pivot", pivot)
     resources = linux.get("resources") or {}
     prefix = "lxc.cgroup2" if version == "2" else "lxc.cgroup"
     for action, rule in device_rules(resources):

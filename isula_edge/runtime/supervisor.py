@@ -167,41 +167,7 @@ class Supervisor:
         when it took too long: it is killed then with all that it has started, and also when
         the caller is cancelled.
         """
-        log_fd = os.open(
-            f"{bundle.run_dir}/conmon.log",
-            os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC,
-            0o600,
-        )
-        try:
-            read_fd, write_fd = os.pipe()
-        except OSError:
-            os.close(log_fd)
-            raise
-        number = 4
-        try:
-            pid = process.spawn(
-                self.argv(bundle, runtime, runtime_args),
-                stdout=log_fd,
-                stderr=log_fd,
-                fds={number: write_fd},
-                env={
-                    **(env or {}),
-                    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-                    "_OCI_SYNCPIPE": str(number),
-                },
-                new_session=True,
-            )
-        except OSError as error:
-            os.close(read_fd)
-            raise errors.Unavailable(
-                f"cannot start the supervisor {self.program}: {error.strerror}",
-                kind="program",
-                ref=self.program,
-                hint="install conmon",
-            ) from error
-        finally:
-            os.close(write_fd)
-            os.close(log_fd)
+        pid, read_fd = self._spawn(bundle, self.argv(bundle, runtime, runtime_args), env or {})
         ended = self._reaper.watch(self._reaper.spawned(pid))
         try:
             answer = await asyncio.wait_for(_sync_line(read_fd), timeout_s)
@@ -223,6 +189,47 @@ class Supervisor:
         raise errors.Internal(
             _runtime_words(bundle, str(answer.get("message", ""))), kind="runtime", ref=runtime
         )
+
+    def _spawn(
+        self, bundle: Bundle, argv: Sequence[str], env: Mapping[str, str]
+    ) -> tuple[int, int]:
+        """The pid of conmon's first process, and the end of the pipe on which it answers."""
+        log_fd = os.open(
+            f"{bundle.run_dir}/conmon.log",
+            os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC,
+            0o600,
+        )
+        try:
+            read_fd, write_fd = os.pipe()
+        except OSError:
+            os.close(log_fd)
+            raise
+        number = 4
+        try:
+            pid = process.spawn(
+                argv,
+                stdout=log_fd,
+                stderr=log_fd,
+                fds={number: write_fd},
+                env={
+                    **env,
+                    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                    "_OCI_SYNCPIPE": str(number),
+                },
+                new_session=True,
+            )
+        except OSError as error:
+            os.close(read_fd)
+            raise errors.Unavailable(
+                f"cannot start the supervisor {self.program}: {error.strerror}",
+                kind="program",
+                ref=self.program,
+                hint="install conmon",
+            ) from error
+        finally:
+            os.close(write_fd)
+            os.close(log_fd)
+        return pid, read_fd
 
     async def _abandon(self, bundle: Bundle, pid: int, ended: asyncio.Future[int]) -> None:
         """Kills a supervisor that was started as ``pid``, and everything below it."""

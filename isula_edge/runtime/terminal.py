@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
+import functools
 import os
 import struct
 import termios
 import tty
 
-__all__ = ["open_pty", "pty_in", "set_size"]
+__all__ = ["lxc_can_open", "open_pty", "pty_in", "set_size"]
 
 _TIOCGPTN = 0x80045430
 _TIOCSPTLCK = 0x40045431
@@ -23,11 +25,30 @@ def set_size(fd: int, rows: int, columns: int) -> None:
         fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
 
-def open_pty() -> tuple[int, int, str]:
-    """A pty of the host in raw mode: master, slave (both close-on-exec), the slave's name."""
+def open_pty(*, raw: bool = True) -> tuple[int, int, str]:
+    """A pty of the host: master, slave (both close-on-exec), the slave's name."""
     master, slave = os.openpty()
-    tty.setraw(slave)
+    if raw:
+        tty.setraw(slave)
     return master, slave, os.ttyname(slave)
+
+
+@functools.cache
+def lxc_can_open() -> bool:
+    """Whether LXC can make a terminal for a container.
+
+    It asks for the slave by TIOCGPTPEER and takes another way only where that is ENOTTY:
+    Linux 3.4 answers EINVAL.
+    """
+    master, slave = os.openpty()
+    try:
+        os.close(fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError as error:
+        return error.errno != errno.EINVAL
+    finally:
+        os.close(master)
+        os.close(slave)
+    return True
 
 
 def pty_in(pid: int, size: tuple[int, int] | None) -> tuple[int, int]:

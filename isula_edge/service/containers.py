@@ -88,12 +88,12 @@ class Containers:
         """
         engine = self._engine
         self._add_hooks(settings)
-        if settings.log_path:
-            container_logs.check_log_path(settings.log_path)
-        if settings.seccomp not in ("", "unconfined"):
-            seccomp.from_json(settings.seccomp, ())
+        _check_files(settings)
         engine.host_limits.check(settings)
         runtime = machine.able(engine.features, engine.runtime_name(runtime))
+        guest = engine.life.runtime(runtime).guest
+        if guest is None or not guest.vm:
+            asked.check_settings(engine.features, settings)
         found = self._image(image, settings)
         config = found.run_config if found is not None else {}
         check_run_config(config, image)
@@ -101,6 +101,7 @@ class Containers:
             argv = [*command, *args]
         else:
             argv = process_args(config, settings.entrypoint, list(args))
+        oci_options.check_words("the command", argv)
         own_id = ContainerId(container_id or secrets.token_hex(32))
         container = Container(
             own_id,
@@ -515,6 +516,14 @@ class _Nobody:
         """Never anything."""
         await asyncio.Event().wait()
         yield ("eof", None)
+
+
+def _check_files(settings: Settings) -> None:
+    """Refuses a log that cannot be there, and a seccomp profile that says nothing."""
+    if settings.log_path:
+        container_logs.check_log_path(settings.log_path)
+    if settings.seccomp not in ("", "unconfined"):
+        seccomp.from_json(settings.seccomp, ())
 
 
 def size_of(params: Mapping[str, Any]) -> tuple[int, int] | None:

@@ -14,7 +14,7 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 from isula_edge import errors, kernel, profile
-from isula_edge.cgroup import Host, init_groups
+from isula_edge.cgroup import Host, init_groups, nests
 from isula_edge.container.bundle import Bundles
 from isula_edge.container.life import Life
 from isula_edge.container.table import Table
@@ -101,6 +101,7 @@ class Engine:
             self._seccomp_filter,
             config.default_ulimits,
             config.systemd_cgroup,
+            self.cgroups.group,
         )
         self.life = Life(
             self.table,
@@ -365,7 +366,8 @@ def _cgroup_host() -> Host:
     mounts = dict(layout.mounts)
     if layout.unified:
         mounts[""] = layout.unified
-    return Host(version, mounts, init_groups(source.read("/proc/1/cgroup") or ""))
+    groups = init_groups(source.read("/proc/1/cgroup") or "")
+    return Host(version, mounts, groups, flat=not nests(mounts))
 
 
 def _driver_of(graph: str) -> str:

@@ -226,7 +226,8 @@ class Pods:
     def _group(self, pod: Pod) -> str:
         config = self._engine.config
         parent = pod.cgroup_parent or config.cgroup_parent
-        return container_dir(parent, f"pod-{pod.id}", systemd=config.systemd_cgroup)
+        group = container_dir(parent, f"pod-{pod.id}", systemd=config.systemd_cgroup)
+        return self._engine.cgroups.group(group)
 
     def _attachment(self, pod: Pod) -> Attach:
         spec = pod.spec

@@ -88,7 +88,9 @@ class Sandboxes:
         run = f"{self._folder}/{pod.id}/sandbox/{pod.id}"
         config = self._engine.config
         parent = pod.cgroup_parent or config.cgroup_parent
-        group = container_dir(parent, f"pod-{pod.id}", systemd=config.systemd_cgroup)
+        group = self._engine.cgroups.group(
+            container_dir(parent, f"pod-{pod.id}", systemd=config.systemd_cgroup)
+        )
         spec = self._document(pod, f"{run}/root", group)
         return Bundle(ContainerId(pod.id), pod.spec.key, run, run, f"{run}/log.txt", spec)
 

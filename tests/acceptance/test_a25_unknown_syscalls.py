@@ -31,6 +31,7 @@ ARCHES = {
     "SCMP_ARCH_X32": 0x4000003E,
     "SCMP_ARCH_ARM": 0x40000028,
     "SCMP_ARCH_AARCH64": 0xC00000B7,
+    "SCMP_ARCH_RISCV64": 0xC00000F3,
 }
 X32_BIT = 0x40000000
 # calls that came with 64-bit time on 32-bit machines (Linux 5.1), one number on all of them
@@ -183,9 +184,15 @@ CASES = [
     ("x86_64", "SCMP_ARCH_X32", X32_BIT),
     ("aarch64", "SCMP_ARCH_AARCH64", 0),
     ("aarch64", "SCMP_ARCH_ARM", 0),
+    ("armv7l", "SCMP_ARCH_ARM", 0),
+    ("riscv64", "SCMP_ARCH_RISCV64", 0),
 ]
 ROUTES = pytest.mark.parametrize("route", ["document", "lxc"])
-COMPAT = [("x86_64", "SCMP_ARCH_X86"), ("aarch64", "SCMP_ARCH_ARM")]
+COMPAT = [
+    ("x86_64", "SCMP_ARCH_X86"),
+    ("aarch64", "SCMP_ARCH_ARM"),
+    ("armv7l", "SCMP_ARCH_ARM"),
+]
 
 
 @ROUTES
@@ -246,6 +253,11 @@ def test_setting_the_clock_is_what_a_capability_is_for(
         ("aarch64", "SCMP_ARCH_AARCH64", 435, (), refused(errno.ENOSYS)),
         ("aarch64", "SCMP_ARCH_ARM", 0x0F0002, (), ALLOWED),  # cacheflush
         ("aarch64", "SCMP_ARCH_ARM", 0x0F0005, (), ALLOWED),  # set_tls
+        ("armv7l", "SCMP_ARCH_ARM", 0x0F0005, (), ALLOWED),
+        ("armv7l", "SCMP_ARCH_ARM", 120, (0x20000011,), refused(errno.EPERM)),
+        ("riscv64", "SCMP_ARCH_RISCV64", 259, (), ALLOWED),  # riscv_flush_icache
+        ("riscv64", "SCMP_ARCH_RISCV64", 220, (0x10000011,), refused(errno.EPERM)),
+        ("riscv64", "SCMP_ARCH_RISCV64", 92, (0x1,), refused(errno.EPERM)),
     ],
 )
 def test_what_is_known_has_its_own_answer(

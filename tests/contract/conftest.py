@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.fakes import kata_runtime
 from tests.fakes.measuring import Measuring
 from tests.rig import Engine
 
@@ -15,8 +16,19 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 RUNTIMES = ["lxc", "runc", "crun", "shim"]
-CONFIG: dict[str, Any] = {"runtimes": {"shim": {"runtimeType": "io.containerd.runc.v2"}}}
-"""daemon.json of the engines: what is not built in and stands in `RUNTIMES`."""
+
+
+def configuration(folder: Path) -> dict[str, Any]:
+    """daemon.json of an engine: what is not built in and stands in `RUNTIMES`.
+
+    ``kata1``, which is the command line of kata 1.x, is a program that is made in ``folder``.
+    """
+    return {
+        "runtimes": {
+            "shim": {"runtimeType": "io.containerd.runc.v2"},
+            "kata1": {"path": str(kata_runtime.install(folder / "kata1"))},
+        }
+    }
 
 
 @pytest.fixture(params=os.environ.get("ISULA_TEST_RUNTIMES", "").split() or RUNTIMES)
@@ -28,7 +40,8 @@ def runtime(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def shared_engine(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Iterator[Measuring]:
     """An engine with busybox:latest that also answers what only the CRI asks for."""
-    engine = Measuring(tmp_path_factory.mktemp("runtimes"), config=CONFIG)
+    folder = tmp_path_factory.mktemp("runtimes")
+    engine = Measuring(folder, config=configuration(folder))
     try:
         engine.start()
         engine.ok("load", "-i", str(images / "docker.tar"))
@@ -50,7 +63,8 @@ def make_engine(tmp_path: Path, images: Path) -> Iterator[Callable[..., Engine]]
     made: list[Engine] = []
 
     def make(*args: str) -> Engine:
-        engine = Engine(tmp_path / f"engine{len(made)}", *args, config=CONFIG)
+        config = configuration(tmp_path)
+        engine = Engine(tmp_path / f"engine{len(made)}", *args, config=config)
         made.append(engine)
         engine.start()
         engine.ok("load", "-i", str(images / "docker.tar"))

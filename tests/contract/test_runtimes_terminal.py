@@ -121,12 +121,19 @@ def test_keys_that_send_signals(engine: Engine, runtime: str) -> None:
     terminal = Terminal(engine, "run", "-it", "--rm", "--runtime", runtime, "busybox", "sh")
     terminal.until("# ")
     # the shell writes what it is told, and so does the line that tells it
-    terminal.write("trap 'echo inter''rupted' INT; echo rea''dy; sleep 1000\n")
+    terminal.write("trap 'echo inter''rupted; exit 9' INT; echo rea''dy; ")
+    terminal.write("while :; do sleep 0.05; done\n")
     terminal.until("ready")
     terminal.write("\x03")
     terminal.until("interrupted")
-    terminal.write("\x04")
-    terminal.end()
+    assert terminal.end()[1] == 9
+
+
+def test_the_key_that_ends_input(engine: Engine, target: str) -> None:
+    terminal = Terminal(engine, "exec", "-it", target, "sh", "-c", "cat; echo en''ded")
+    terminal.write("a line\n\x04")
+    terminal.until("ended")
+    assert terminal.end()[1] == 0
 
 
 def test_a_detached_terminal_is_logged_and_attached_to(engine: Engine, runtime: str) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-__all__ = ["Driven", "EngineFailure"]
+__all__ = ["Answers", "Driven", "EngineFailure", "serve"]
 
 IMAGE = "busybox:latest"
 
@@ -43,6 +43,8 @@ class EngineFailure(Exception):  # noqa: N818  # it is the engine that erred
 class Driven:
     """The engine from outside.  ``folder`` holds its graph, which has busybox."""
 
+    module = "tests.fakes.driven"
+
     def __init__(self, folder: Path, driver: str = "") -> None:
         self.folder = folder
         self.driver = driver
@@ -50,7 +52,7 @@ class Driven:
         self.process = self._start()
 
     def _start(self) -> subprocess.Popen[str]:
-        words = [sys.executable, "-m", "tests.fakes.driven", str(self.folder), self.driver]
+        words = [sys.executable, "-m", self.module, str(self.folder), self.driver]
         with open(self.folder / "engine.log", "a") as log:
             return subprocess.Popen(
                 [*self.network.prefix, *words],
@@ -119,7 +121,7 @@ class Driven:
             self.network.remove()
 
 
-class _Engine:
+class Answers:
     """The engine from inside; every public method answers a request."""
 
     def __init__(self, engine: Engine) -> None:
@@ -161,7 +163,7 @@ class _Engine:
 
     async def log(self, key: str) -> list[str]:
         path = self._engine.bundles.log_path(self._engine.table.get(key))
-        with open(path) as file:
+        with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
             return [line.split(" ", 3)[3].rstrip("\n") for line in file if line.count(" ") > 2]
 
     async def exec(
@@ -210,7 +212,8 @@ class _Engine:
             await self._engine.containers.remove(container, force=True)
 
 
-async def _serve(folder: str, driver: str) -> None:
+async def serve(folder: str, driver: str, answers: type[Answers] = Answers) -> None:
+    """Answers requests until standard input ends."""
     config = EngineConfig(
         graph=f"{folder}/graph",
         state=f"{folder}/state",
@@ -218,7 +221,7 @@ async def _serve(folder: str, driver: str) -> None:
         cgroup_parent="/isula-tests",
     )
     engine = await Engine.open(config)
-    asked = _Engine(engine)
+    asked = answers(engine)
     loop = asyncio.get_running_loop()
     while line := await loop.run_in_executor(None, sys.stdin.readline):
         given = json.loads(line)
@@ -226,7 +229,7 @@ async def _serve(folder: str, driver: str) -> None:
         given = {("key" if name == "id" else name): value for name, value in given.items()}
         try:
             answer = {"value": await call(**given)}
-        except errors.EngineError as error:
+        except (errors.EngineError, OSError) as error:
             answer = {"error": [type(error).__name__, str(error)]}
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
@@ -234,4 +237,4 @@ async def _serve(folder: str, driver: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve(*sys.argv[1:3]))
+    asyncio.run(serve(sys.argv[1], sys.argv[2]))

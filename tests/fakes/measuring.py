@@ -11,7 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from tests.rig import Engine
+from tests.rig import Engine, program
 
 if TYPE_CHECKING:
     from isula_edge import service
@@ -26,7 +26,7 @@ class Measuring(Engine):
     def command(self) -> list[str]:
         """The words that start the daemon."""
         words = super().command
-        start = len(self.network.prefix)
+        start = words.index(program("isulad"))
         return [*words[:start], sys.executable, "-m", "tests.fakes.measuring", *words[start + 1 :]]
 
     def call(self, method: str, **params: Any) -> Any:

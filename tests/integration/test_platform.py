@@ -11,6 +11,7 @@ import pytest
 
 if TYPE_CHECKING:
     from tests.integration.conftest import Pulling
+    from tests.rig import Engine
 
 pytestmark = [pytest.mark.root, pytest.mark.lxc, pytest.mark.qemu]
 
@@ -46,3 +47,24 @@ def test_the_image_that_is_there_is_of_the_wrong_platform(pulling: Pulling) -> N
     # what is missing is pulled
     words = ("--rm", "--platform", f"linux/{OTHER}", NAME, "uname", "-m")
     assert engine.ok("run", *words) == MACHINE
+
+
+def of_other(engine: Engine) -> str:
+    """Id of the image for the other platform."""
+    return engine.ok("inspect", "-f", "{{.image.id}}", "--platform", OTHER, NAME)
+
+
+def test_a_pull_for_one_platform_leaves_the_other_one_alone(pulling: Pulling) -> None:
+    engine = pulling.engine
+    engine.ok("pull", NAME)
+    here = engine.image(NAME)["id"]
+    engine.ok("pull", "--platform", f"linux/{OTHER}", NAME)
+    there = of_other(engine)
+    assert there != here
+    assert engine.image(NAME)["id"] == here
+    # again, and in the other order
+    engine.ok("pull", NAME)
+    assert (engine.image(NAME)["id"], of_other(engine)) == (here, there)
+    pulling.down()
+    for words, machine in (((), os.uname().machine), (("--platform", OTHER), MACHINE)):
+        assert engine.ok("run", "--rm", *words, NAME, "uname", "-m") == machine

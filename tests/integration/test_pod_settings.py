@@ -14,10 +14,9 @@ import pytest
 
 from isula_edge.oci.mounts import Mount
 from isula_edge.oci.options import Settings
+from isula_edge.profile.code import Call, find
 from isula_edge.sys import mounts
 from isula_edge.sys.capability import number
-from isula_edge.sys.elf_calls import MACHINES, Call, code
-from isula_edge.sys.elf_program import elf_program
 from tests.fakes.driven import Driven, EngineFailure
 from tests.integration.staging import driven
 from tests.rig import until
@@ -285,10 +284,10 @@ def test_no_new_privileges(
     engine: Driven, runtime: str, tmp_path: Path, kept_from: bool
 ) -> None:
     """A program with the set-user-id bit gets root's user, or not."""
-    machine = os.uname().machine
+    code = find()
+    assert code is not None
     path = tmp_path / "become-root"
-    calls = [Call("setresuid", (0, 0, 0))]
-    path.write_bytes(elf_program(MACHINES[machine], b"", code(machine, calls)))
+    path.write_bytes(code.program(b"", code.executing([Call("setresuid", (0, 0, 0))])))
     path.chmod(0o4755)
     settings = Settings(
         user="1000",

@@ -1,4 +1,4 @@
-"""The engine is killed, ended or restarted: containers go on, and are taken over."""
+"""What a crash leaves half-made, and a supervisor that is killed too."""
 
 from __future__ import annotations
 
@@ -44,73 +44,6 @@ def start(engine: Engine, runtime: str, name: str, *words: str) -> process.Ident
     return found
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_containers_go_on_and_are_taken_over(engine: Engine, runtime: str, how: int) -> None:
-    init = start(engine, runtime, "lives", "sh", "-c", "while :; do date +%s%N; sleep 0.05; done")
-    engine.stop(how)
-    assert init.alive()
-    log = next(engine.graph.rglob("console.log"))
-    size = log.stat().st_size
-    until(lambda: log.stat().st_size > size + 200, "output written while no engine runs")
-    engine.start()
-    assert engine.state_of("lives")["Pid"] == init.pid
-    before = len(engine.ok("logs", "lives"))
-    until(lambda: len(engine.ok("logs", "lives")) > before, "output going on")
-    assert engine.ok("exec", "lives", "echo", "hello") == "hello"
-    engine.ok("stop", "-t", "0", "lives")
-    assert engine.state_of("lives")["ExitCode"] == 137
-    assert not init.alive()
-    engine.ok("start", "lives")
-    engine.ok("rm", "-f", "lives")
-    assert engine.mounts() == []
-
-
-@pytest.mark.parametrize("code", [0, 42])
-def test_the_code_of_what_ended_meanwhile_is_right(engine: Engine, runtime: str, code: int) -> None:
-    script = f"while [ ! -e /go ]; do sleep 0.02; done; exit {code}"
-    init = start(engine, runtime, "ends", "sh", "-c", script)
-    root = f"/proc/{init.pid}/root"
-    engine.stop(signal.SIGKILL)
-    with open(f"{root}/go", "w"):
-        pass
-    until(lambda: not init.alive(), "the container's end")
-    engine.start()
-    found = engine.state_of("ends")
-    assert (found["Status"], found["ExitCode"]) == ("exited", code)
-    assert engine.mounts() == []
-
-
-def test_a_kill_while_no_engine_runs_is_seen(engine: Engine, runtime: str) -> None:
-    init = start(engine, runtime, "shot", "sleep", "1000")
-    engine.stop(signal.SIGKILL)
-    process.signal_process(init, signal.SIGKILL)
-    until(lambda: not init.alive(), "the container's end")
-    engine.start()
-    assert engine.state_of("shot")["ExitCode"] == 137
-
-
-def test_wait_and_rm_flag_work_for_taken_over_containers(engine: Engine, runtime: str) -> None:
-    engine.ok(
-        "run", "-d", "--rm", "--name", "brief", "--runtime", runtime, "busybox", "sleep", "1000"
-    )
-    start(engine, runtime, "other", "sleep", "1000")
-    engine.restart()
-    waiting = engine.popen("wait", "other", stdout=subprocess.PIPE)
-    engine.ok("kill", "brief")
-    until(lambda: engine.ok("ps", "-a", "--format", "{{.Names}}") == "other", "brief's removal")
-    engine.ok("kill", "other")
-    assert waiting.communicate(timeout=60)[0] == b"137\n"
-
-
-def test_paused_containers_stay_paused(engine: Engine, runtime: str) -> None:
-    start(engine, runtime, "cold", "sleep", "1000")
-    engine.ok("pause", "cold")
-    engine.restart()
-    assert engine.state_of("cold")["Status"] == "paused"
-    engine.ok("unpause", "cold")
-    assert engine.ok("exec", "cold", "echo", "warm") == "warm"
-
-
 def test_the_supervisor_is_killed_too(engine: Engine, runtime: str) -> None:
     init = start(engine, runtime, "alone", "sleep", "1000")
     pid = int(next(engine.state.rglob("conmon.pid")).read_text())
@@ -133,7 +66,7 @@ def test_a_killed_engine_in_the_middle_of_creating_leaves_nothing(
             )
             for _ in range(4)
         ]  # fmt: skip
-        until(lambda: any((engine.graph / "storage" / "overlay" / "rw").iterdir()), "a layer")
+        until(lambda: any(engine.graph.glob("storage/*/rw/*")), "a layer")
         if round_ % 2:
             clients[0].wait(60)
         engine.restart()
@@ -141,7 +74,7 @@ def test_a_killed_engine_in_the_middle_of_creating_leaves_nothing(
             client.wait(60)
         engine.remove_containers()
     assert engine.ok("ps", "-aq") == ""
-    assert list((engine.graph / "storage" / "overlay" / "rw").iterdir()) == []
+    assert list(engine.graph.glob("storage/*/rw/*")) == []
     assert engine.mounts() == []
     assert processes(str(engine.folder)) == [engine.pid]
     engine.ok("rmi", "busybox")

@@ -27,6 +27,9 @@ __all__ = ["COMMANDS", "COMMON", "GROUPS", "module_name"]
 COMMANDS = {
     "attach": "Join the input and output of a running container",
     "create": "Create a container without starting it",
+    "emulator install": "Have the kernel run programs of other architectures",
+    "emulator ls": "List architectures and what runs their programs here",
+    "emulator rm": "Have the kernel run an architecture's programs no more",
     "events": "Show what happens in the engine as it happens",
     "exec": "Run a command in a running container",
     "export": "Write a container's root file system as a tar archive",
@@ -65,6 +68,7 @@ COMMANDS = {
 """Every command and the line that describes it; ``GROUP NAME`` for one of a group."""
 
 GROUPS = {
+    "emulator": "Programs of other architectures",
     "system": "Disk space, checks and facts of the engine",
 }
 """Every group of commands and the line that describes it."""

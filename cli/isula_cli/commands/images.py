@@ -36,14 +36,17 @@ def run(ctx: Context, options: dict[str, Any], args: list[str]) -> int:
         return 0
     digests = bool(options.get("digests"))
     heads = ["REPOSITORY", "TAG", *(["DIGEST"] if digests else [])]
-    rows = [[*heads, "IMAGE ID", "CREATED", "SIZE"]]
+    # images for other machines are told apart, where there are such
+    foreign = not all(image.get("native", True) for image in images)
+    rows = [[*heads, "IMAGE ID", "CREATED", "SIZE", *(["PLATFORM"] if foreign else [])]]
     for image in images:
         digest = next(iter(image.get("digests") or []), "<none>").rpartition("@")[2]
         created = time.localtime(image["created_ns"] // 10**9)
         for repository, tag in image["names"] or [("<none>", "<none>")]:
             names = [repository.removeprefix(_LIBRARY), tag, *([digest] if digests else [])]
             when = time.strftime("%Y-%m-%d %H:%M:%S", created)
-            rows.append([*names, _id(image, length), when, size(image["size"])])
+            row = [*names, _id(image, length), when, size(image["size"])]
+            rows.append([*row, image["platform"] or "-"] if foreign else row)
     ctx.out(table(rows))
     return 0
 

@@ -21,6 +21,7 @@ _AFTER_STORAGE = (
     ("Cgroup Version", "cgroup_version"),
     ("Hugetlb Pagesize", "hugetlb_pagesizes"),
     ("Kernel Version", "kernel_version"),
+    ("Kernel Verdict", "kernel_verdict"),
     ("Operating System", "operating_system"),
     ("OSType", "os_type"),
     ("Architecture", "architecture"),
@@ -59,11 +60,21 @@ def run(ctx: Context, options: dict[str, Any], args: list[str]) -> int:
         if key == "total_memory":
             value = f"{value / (1 << 30):.3g}GiB"
         lines.append(f"{title}: {', '.join(value) if isinstance(value, list) else value}")
+        if key == "runtimes":
+            lines += map(_runtime, info.get("runtime_details", []))
     for item in info.get("emulators", []):
-        lines.append(f"Emulator: {item['arch']} ({item['path']})")
+        lost = "" if "F" in item.get("flags", "F") else ", without flag F: not inside containers"
+        lines.append(f"Emulator: {item['arch']} ({item['path']}{lost})")
     for item in info.get("degraded", []):
         lines.append(f"Degraded: {item['feature']}: {item['state']}; without it: {item['without']}")
     ctx.out("\n".join(lines) + "\n")
     for text in info.get("warnings", []):
         ctx.err(f"WARNING: {text}\n")
     return 0
+
+
+def _runtime(item: dict[str, Any]) -> str:
+    """One line for a runtime: its type, its program, and why that cannot be run."""
+    kind = f"{item['type']}, vm" if item["vm"] else item["type"]
+    problem = item["problem"]
+    return f" {item['name']}: {kind}, " + (f"unusable: {problem}" if problem else item["path"])

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 OPTIONS = (
     ("format", "f", "str", "TEMPLATE", "print fields: {{.A.B}} or {{json .A.B}}"),
+    ("platform", "", "str", "OS/ARCH", "of a name's images the one for this platform"),
     ("time", "t", "uint", "SECONDS", "time to wait for a container that is busy (120)"),
 )
 ARGUMENTS = (("object", "+", "CONTAINER|IMAGE..."),)
@@ -28,10 +29,13 @@ def run(ctx: Context, options: dict[str, Any], args: list[str]) -> int:
     """Print what is found; the exit status tells whether all was."""
     template = options.get("format")
     found: list[dict[str, Any]] = []
-    seconds = options.get("time", 120)
-    status = for_each(
-        ctx, args, lambda name: found.append(ctx.client.inspect(name, timeout_s=seconds)["object"])
-    )
+    seconds, platform = options.get("time", 120), options.get("platform", "")
+
+    def add(name: str) -> None:
+        answer = ctx.client.inspect(name, timeout_s=seconds, platform=platform)
+        found.append(answer["object"])
+
+    status = for_each(ctx, args, add)
     if template is None:
         if found:
             ctx.out(json.dumps(found, indent=4, ensure_ascii=False) + "\n")

@@ -12,14 +12,20 @@ if TYPE_CHECKING:
 
     from isula_cli.context import Context
 
-OPTIONS = (("force", "f", "bool", "", "take the names of an image that containers use"),)
+OPTIONS = (
+    ("force", "f", "bool", "", "take the names of an image that containers use"),
+    ("platform", "", "str", "OS/ARCH", "of a name's images only the one for this platform"),
+)
 ARGUMENTS = (("image", "+", "IMAGE..."),)
 MISCOUNT = ('"rmi" requires at least 1 argument.', 1)
-EXAMPLES = ("isula rmi busybox:latest",)
+EXAMPLES = ("isula rmi busybox:latest", "isula rmi --platform linux/arm64 busybox")
 
 
 def run(ctx: Context, options: dict[str, Any], args: list[str]) -> int:
     """Remove each image, or its name."""
-    force = bool(options.get("force"))
-    remove = ctx.client.remove_image
-    return for_each(ctx, args, lambda name: remove(name, force=force), echo='Image "%s" removed\n')
+    force, platform = bool(options.get("force")), options.get("platform", "")
+
+    def remove(name: str) -> None:
+        ctx.client.remove_image(name, force=force, platform=platform)
+
+    return for_each(ctx, args, remove, echo='Image "%s" removed\n')

@@ -18,6 +18,7 @@ OPTIONS = (
     ("exclude", "", "list", "IMAGE", "leave out the layers that this image has"),
     ("format", "", "str", "FORMAT", "docker (an OCI layout too) or oci (nothing else)"),
     ("output", "o", "str", "FILE", "file to write instead of standard output"),
+    ("platform", "", "str", "OS/ARCH", "of a name's images the one for this platform"),
 )
 ARGUMENTS = (("image", "+", "IMAGE"),)
 MISCOUNT = ('"save" requires a minimum of 1 argument.', 1)
@@ -34,8 +35,11 @@ def run(ctx: Context, options: dict[str, Any], args: list[str]) -> int:
         ctx.err("Cowardly refusing to save to a terminal. Use the -o flag or redirect.\n")
         return 1
     exclude, format = options.get("exclude") or [], options.get("format") or "docker"
+    platform = options.get("platform", "")
     download(
-        lambda write: ctx.client.save(args, write, exclude=exclude, format=format),
+        lambda write: ctx.client.save(
+            args, write, exclude=exclude, format=format, platform=platform
+        ),
         path,
     )
     return 0

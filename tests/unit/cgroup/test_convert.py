@@ -126,6 +126,33 @@ TABLE: dict[str, tuple[dict[str, Any], list[tuple[str, str]], list[tuple[str, st
         [("hugetlb.2MB.limit_in_bytes", "4"), ("hugetlb.1GB.limit_in_bytes", "0")],
         [("hugetlb.2MB.max", "4"), ("hugetlb.1GB.max", "0")],
     ),
+    "burst": (
+        {"cpu": {"quota": 9000, "burst": 5000}},
+        [("cpu.cfs_quota_us", "9000"), ("cpu.cfs_burst_us", "5000")],
+        [("cpu.max", "9000 100000"), ("cpu.max.burst", "5000")],
+    ),
+    "idle": ({"cpu": {"idle": 1}}, [("cpu.idle", "1")], [("cpu.idle", "1")]),
+    "not idle": ({"cpu": {"idle": 0}}, [], []),
+    "buffers of TCP": (
+        {"memory": {"kernelTCP": 5}}, [("memory.kmem.tcp.limit_in_bytes", "5")], [],
+    ),
+    "weights of devices": (
+        {"blockIO": {"leafWeight": 10, "weightDevice": [{**DEVICE, "weight": 20},
+                                                        {**DEVICE, "leafWeight": 30}]}},
+        [("blkio.weight_device", "8:16 20"), ("blkio.leaf_weight", "10"),
+         ("blkio.leaf_weight_device", "8:16 30")],
+        [],
+    ),
+    "network": (
+        {"network": {"classID": 5, "priorities": [{"name": "eth0", "priority": 7}]}},
+        [("net_cls.classid", "5"), ("net_prio.ifpriomap", "eth0 7")],
+        [],
+    ),
+    "rdma": (
+        {"rdma": {"mlx5_1": {"hcaHandles": 3, "hcaObjects": 0}, "rxe3": {"hcaObjects": 7}}},
+        [("rdma.max", "mlx5_1 hca_handle=3 hca_object=0"), ("rdma.max", "rxe3 hca_object=7")],
+        [("rdma.max", "mlx5_1 hca_handle=3 hca_object=0"), ("rdma.max", "rxe3 hca_object=7")],
+    ),
     "files of version 2 by name": (
         {"unified": {"memory.high": "5", "io.weight": "10"}},
         [],

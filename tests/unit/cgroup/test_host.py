@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import TYPE_CHECKING
 
 import pytest
 
 from isula_edge import kernel
-from isula_edge.cgroup import Host, container_dir, init_groups
+from isula_edge.cgroup import Host, container_dir, init_groups, nests
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -222,3 +224,29 @@ def test_a_hierarchy_is_found_where_it_is_mounted(
     assert {name for name in ("cpu", "memory", "pids") if host.has(name)} == (
         controllers - {"name=systemd"}
     )
+
+
+def test_groups_are_nested_where_they_can_be(tmp_path: Path) -> None:
+    assert nests({"net_prio": str(tmp_path)})
+    assert os.listdir(tmp_path) == []
+    assert nests({"memory": "/nowhere"})
+    host = Host("1", {})
+    assert host.group("/isulad/abc") == "isulad/abc"
+
+
+def test_one_level_of_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As net_prio of Linux 3.4 does: a group below a group is EINVAL."""
+    make = os.mkdir
+
+    def one_level(path: str, mode: int = 0o777) -> None:
+        if os.path.dirname(path) != str(tmp_path):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), path)
+        make(path, mode)
+
+    monkeypatch.setattr(os, "mkdir", one_level)
+    mounts = {"net_prio": str(tmp_path)}
+    assert not nests(mounts)
+    assert os.listdir(tmp_path) == []
+    host = Host("1", mounts, flat=not nests(mounts))
+    assert host.group("/isulad/abc") == "isulad-abc"
+    assert host.group("abc") == "abc"

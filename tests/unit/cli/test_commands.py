@@ -31,6 +31,9 @@ CREATE = """
 ISULAD = {
     "attach": "",
     "create": CREATE,
+    "emulator install": "",
+    "emulator ls": "",
+    "emulator rm": "",
     "events": "n,name S,since U,until",
     "exec": "d,detach e,env i,interactive t,tty u,user workdir",
     "export": "o,output",

@@ -23,6 +23,7 @@ class Watching(Life):
     def __init__(self, state: str) -> None:
         self._state = state
         self._waiters = {}
+        self._runtimes = cast("Any", {"lxc": SimpleNamespace(guest=None)})
         self.ended = 0
 
     async def _ended(self, container: Container, bundle: Bundle) -> None:
@@ -34,7 +35,9 @@ def test_an_overflow_of_events_ends_no_container(tmp_path: Path) -> None:
     (tmp_path / "exits").mkdir()
     life = Watching(str(tmp_path))
     container = SimpleNamespace(
-        id="c", state=SimpleNamespace(init=lambda: process.identify(os.getpid()))
+        id="c",
+        runtime="lxc",
+        state=SimpleNamespace(init=lambda: process.identify(os.getpid())),
     )
 
     async def scenario() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +89,33 @@ def test_only_waiting_after_the_client_has_left_ends_at_once(served: Served) -> 
         raw.request("late")
     assert done.wait(20)
     assert how == ["cancelled"]
+
+
+@pytest.mark.parametrize(("number", "ends"), [(2, True), (3, True), (15, True), (10, False)])
+def test_a_signal_that_asks_for_the_end_is_seen_before_anybody_reads(
+    served: Served, number: int, ends: bool
+) -> None:
+    found: list[object] = []
+
+    async def start(_params: dict[str, Any], session: Session) -> dict[str, Any]:
+        await session.item("begun")
+        with contextlib.suppress(TimeoutError):
+            # what is no such signal is waited for no longer than it takes to come
+            await asyncio.wait_for(session.interrupted.wait(), 20 if ends else 0.2)
+        found.append(session.interrupted.is_set())
+        # and it is still there for the one who reads
+        async for event in session.input():
+            found.append(event)
+            break
+        return {}
+
+    served.methods["start"] = start
+    with Raw(served) as raw:
+        raw.request("start")
+        assert raw.read() == {"v": "begun"}
+        raw.frame({"s": number})
+        assert raw.read() == {"r": {}}
+    assert found == [ends, ("signal", number)]
 
 
 def test_input_arrives_in_order_and_kind(served: Served) -> None:

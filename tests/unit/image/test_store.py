@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -9,8 +10,10 @@ import pytest
 
 from isula_edge import errors
 from isula_edge.image.store import ImageStore
+from isula_edge.profile import platform
 from isula_edge.store.records import RecordStore
 from isula_edge.sys.reserve import Reserve
+from isula_edge.types import Platform
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -119,7 +122,7 @@ def test_a_crash_between_the_two_writes_of_a_move_leaves_one_owner_for_good(
     store: ImageStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(ImageStore, "_take_names", lambda *_: None)
+        patch.setattr(ImageStore, "_take_name", lambda *_: None)
         store.tag("one", "two")
     found = again(store)
     owner = found.get("two")
@@ -127,6 +130,156 @@ def test_a_crash_between_the_two_writes_of_a_move_leaves_one_owner_for_good(
     found.remove(owner)
     # the name does not come back with the other image
     assert again(found).find("two") is None
+
+
+def for_platform(number: int, architecture: str, *names: str, variant: str = "") -> dict[str, Any]:
+    """An image for a platform."""
+    config = {"os": "linux", "architecture": architecture, "variant": variant}
+    return {**event(number, *names), "config": json.dumps(config).encode()}
+
+
+def arm(variant: str) -> Platform:
+    return Platform("linux", "arm", variant)
+
+
+AMD64, ARM64 = Platform("linux", "amd64", "v3"), Platform("linux", "arm64", "v8")
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that is amd64/v3."""
+    monkeypatch.setattr(platform, "host_platform", lambda: AMD64)
+
+
+@pytest.fixture
+def both(graph: str, here: None) -> ImageStore:
+    """A name that images for two platforms have."""
+    found = ImageStore(graph)
+    found.put(for_platform(1, "amd64", "app:v1"), AMD64)
+    found.put(for_platform(2, "arm64", "app:v1"), ARM64)
+    return found
+
+
+def test_images_for_two_platforms_have_one_name(both: ImageStore) -> None:
+    for found in (both, again(both)):
+        assert names(found) == {"1": ["app:v1"], "2": ["app:v1"]}
+        assert found.get("app:v1").id[-1] == "1"
+        assert found.get("app:v1", AMD64).id[-1] == "1"
+        assert found.get("app:v1", ARM64).id[-1] == "2"
+        assert found.find("app:v1", arm("v7")) is None
+
+
+def test_what_is_not_there_names_the_platforms_that_are(both: ImageStore) -> None:
+    with pytest.raises(errors.NotFound, match="No such image:app:v1 for linux/arm/v7") as caught:
+        both.get("app:v1", arm("v7"))
+    assert "linux/amd64, linux/arm64" in caught.value.hint
+    assert "--platform linux/arm/v7" in caught.value.hint
+
+
+def test_a_newer_image_takes_the_name_from_that_of_its_platform(both: ImageStore) -> None:
+    both.put(for_platform(3, "arm64", "app:v1", variant="v8"), ARM64)
+    for found in (both, again(both)):
+        assert names(found) == {"1": ["app:v1"], "2": [], "3": ["app:v1"]}
+        assert found.get("app:v1", ARM64).id[-1] == "3"
+
+
+def test_what_is_for_no_other_platform_is_meant_wherever_it_is(graph: str, here: None) -> None:
+    found = ImageStore(graph)
+    found.put(for_platform(1, "arm64", "app:v1"), ARM64)
+    found.put(for_platform(2, "riscv64", "app:v1"))
+    # the latest of those that do not run here
+    assert found.get("app:v1").id[-1] == "2"
+    assert found.get("app:v1", ARM64).id[-1] == "1"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "want", "kept"),
+    [
+        # a level that this machine has, and one that the tag has no more
+        ("v3", "", AMD64, False),
+        ("v3", "v2", AMD64, False),
+        ("", "v3", AMD64, True),
+        ("v4", "v3", AMD64, True),
+        ("v3", "v3", AMD64, False),
+        ("", "v1", Platform("linux", "amd64"), False),
+    ],
+)
+def test_of_two_levels_what_would_be_taken_first_must_be_new(
+    graph: str, here: None, old: str, new: str, want: Platform, kept: bool
+) -> None:
+    found = ImageStore(graph)
+    found.put(for_platform(1, "amd64", "app:v1", variant=old), want)
+    found.put(for_platform(2, "amd64", "app:v1", variant=new), want)
+    assert names(found) == {"1": ["app:v1"] if kept else [], "2": ["app:v1"]}
+    assert found.get("app:v1").id[-1] == "2"
+
+
+def test_variants_of_arm_are_side_by_side(graph: str, here: None) -> None:
+    found = ImageStore(graph)
+    for number, variant in enumerate(("v7", "v6"), 1):
+        found.put(for_platform(number, "arm", "app:v1", variant=variant), arm(variant))
+    assert names(found) == {"1": ["app:v1"], "2": ["app:v1"]}
+    assert [found.get("app:v1", arm(word)).id[-1] for word in ("v6", "v7")] == ["2", "1"]
+    assert found.find("app:v1", arm("v5")) is None
+
+
+def test_a_pull_without_platform_that_brings_another_one_is_what_the_name_means(
+    both: ImageStore,
+) -> None:
+    """As when somebody has pushed an image for arm alone under the tag."""
+    both.put(for_platform(3, "arm", "app:v1", variant="v7"), AMD64)
+    assert names(both) == {"1": [], "2": ["app:v1"], "3": ["app:v1"]}
+    assert both.get("app:v1").id[-1] == "3"
+
+
+def test_an_archive_leaves_the_images_for_other_platforms_alone(both: ImageStore) -> None:
+    both.put(for_platform(3, "arm64", "app:v1"))
+    assert names(both) == {"1": ["app:v1"], "2": [], "3": ["app:v1"]}
+
+
+def test_another_name_is_given_to_the_images_for_all_platforms(both: ImageStore) -> None:
+    both.put(for_platform(3, "riscv64", "other:v1"))
+    both.tag("app:v1", "other:v1")
+    for found in (both, again(both)):
+        assert names(found) == {"1": ["app:v1", "other:v1"], "2": ["app:v1", "other:v1"], "3": []}
+    # by its id it is one image
+    both.tag(f"{2:064x}", "app:v1")
+    assert names(both) == {"1": ["other:v1"], "2": ["app:v1", "other:v1"], "3": []}
+
+
+def test_one_platform_loses_a_name(both: ImageStore) -> None:
+    both.untag(both.get("app:v1", ARM64), "app:v1")
+    for found in (both, again(both)):
+        assert names(found) == {"1": ["app:v1"], "2": []}
+        assert found.find("app:v1", ARM64) is None
+    both.strip(both.get("app:v1"))
+    assert both.find("app:v1") is None
+
+
+def test_one_that_cannot_be_deleted_has_its_name_again(
+    both: ImageStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = both.get("app:v1", ARM64)
+    both.forget(image)
+    assert both.find("app:v1", ARM64) is None
+    assert both.get("app:v1").id[-1] == "1"
+    both.restore(image)
+    assert both.get("app:v1", ARM64) is image
+    # what has got the name meanwhile keeps it
+    both.forget(image)
+    both.put(for_platform(3, "arm64", "app:v1"), ARM64)
+    both.restore(image)
+    assert both.get("app:v1", ARM64).id[-1] == "3"
+
+
+def test_a_digest_of_an_index_means_each_platform(graph: str, here: None) -> None:
+    found = ImageStore(graph)
+    for number, architecture in ((1, "arm64"), (2, "amd64")):
+        one = for_platform(number, architecture)
+        found.put({**one, "digest_refs": ["app@sha256:aa"]}, None)
+    assert found.get("app@sha256:aa").id[-1] == "2"
+    assert found.get("app@sha256:aa", ARM64).id[-1] == "1"
+    assert found.get("app:v1@sha256:aa", ARM64).id[-1] == "1"
 
 
 def test_all_names_go_and_the_image_stays(store: ImageStore) -> None:

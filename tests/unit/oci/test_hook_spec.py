@@ -140,3 +140,14 @@ def test_what_is_wrong_with_a_variable_is_said(hook_file: Path) -> None:
 def test_null_is_no_hook(hook_file: Path) -> None:
     hook_file.write_text('{"prestart": null, "poststop": [{"path": "/usr/bin/env", "env": null}]}')
     assert read_hooks(str(hook_file))["prestart"] is None
+
+
+@pytest.mark.parametrize("kind", ["preStart", "prestop", "", "hooks"])
+def test_a_kind_that_nobody_would_run_is_refused(hook_file: Path, kind: str) -> None:
+    found = refusal(hook_file, {kind: [{"path": ENV}]})
+    assert f"unknown {kind!r}; there are prestart, createRuntime, " in found
+
+
+def test_a_key_that_nobody_would_read_is_refused(hook_file: Path) -> None:
+    found = refusal(hook_file, {"prestart": [{"path": ENV, "timeOut": 5}]})
+    assert found == "prestart hook: unknown 'timeOut'; there are path, args, env, timeout"

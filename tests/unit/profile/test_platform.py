@@ -255,3 +255,34 @@ def test_the_level_of_an_amd64_processor(machine: Machine, flags: str, variant: 
 
 def test_an_unreadable_cpuinfo_is_the_lowest_level(machine: Machine) -> None:
     assert machine("x86_64") == Platform("linux", "amd64", "v1")
+
+
+def test_words_of_the_profiles(machine: Machine) -> None:
+    assert platform.parse("riscv64") == Platform("linux", "riscv64", "")
+    assert platform.parse("x86") == platform.parse("i486") == Platform("linux", "386", "")
+    assert machine("riscv64") == Platform("linux", "riscv64", "")
+
+
+@pytest.mark.parametrize(
+    ("new", "old", "want", "expected"),
+    [
+        # the same, said or not
+        ("arm64", "arm64/v8", "arm64", True),
+        ("arm64/v8", "arm64", "arm64", True),
+        ("arm64", "amd64", "arm64", False),
+        # what would be taken first
+        ("amd64/v2", "amd64/v3", "amd64/v3", True),
+        ("amd64/v3", "amd64/v2", "amd64/v3", False),
+        # what does not run there is for others
+        ("amd64/v2", "amd64/v4", "amd64/v3", False),
+        ("arm/v6", "arm/v7", "arm/v6", False),
+        ("arm/v7", "arm/v6", "arm/v7", False),
+        ("arm/v5", "arm/v6", "arm/v6", True),
+        # got for a platform that it is not for: what runs there is not meant any more
+        ("arm64", "amd64", "amd64", True),
+        ("arm64", "riscv64", "amd64", False),
+    ],
+)
+def test_what_is_superseded(new: str, old: str, want: str, expected: bool) -> None:
+    found = platform.supersedes(*(platform.parse(f"linux/{word}") for word in (new, old, want)))
+    assert found is expected

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isula_edge import errors
+from isula_edge.cgroup import Host
 from isula_edge.runtime import lxc_config
 from isula_edge.runtime.lxc_config import item
 from tests.unit.runtime.conftest import ID
@@ -153,8 +154,9 @@ def test_a_network_namespace_of_its_own_is_empty(lines: Lines) -> None:
 def test_the_name_of_a_foreign_host_is_not_set(
     lines: Lines, namespaces: list[Any], key: str
 ) -> None:
+    names: dict[str, Any] = {key: "edge"}
     with pytest.raises(errors.Unimplemented, match=f"cannot do {key}: there is no new uts"):
-        lines(**{key: "edge"}, linux={"namespaces": namespaces})
+        lines(linux={"namespaces": namespaces}, **names)
 
 
 @pytest.mark.parametrize(
@@ -173,6 +175,37 @@ def test_the_groups_of_container_and_monitor(lines: Lines) -> None:
     assert values(found, "lxc.cgroup.dir.monitor") == [f"isula-monitor/{ID}"]
     assert values(found, "lxc.cgroup.dir.monitor.pivot") == ["isula-monitor/pivot"]
     assert values(lines(), "lxc.cgroup.dir.container") == [f"isula/{ID}"]
+
+
+def test_the_groups_where_they_cannot_be_nested(make_bundle: MakeBundle) -> None:
+    """LXC would make its own part below a pivot of ours."""
+    place = Host("1", {}, flat=True).group
+    found = lxc_config.build(
+        make_bundle({"root": {"path": "/rootfs"}}),
+        version="1",
+        monitor_cgroup="isula-monitor",
+        seccomp_path="/s",
+        place=place,
+    ).text.splitlines()
+    assert values(found, "lxc.cgroup.dir.monitor") == [f"isula-monitor-{ID}"]
+    assert values(found, "lxc.cgroup.dir.monitor.pivot") == []
+
+
+@pytest.mark.parametrize(
+    ("terminal", "console", "own"),
+    [(True, True, True), (True, False, False), (False, True, False), (False, False, False)],
+)
+def test_lxcs_own_terminal(
+    make_bundle: MakeBundle, terminal: bool, console: bool, own: bool
+) -> None:
+    found = lxc_config.build(
+        make_bundle({"root": {"path": "/rootfs"}}, terminal=terminal),
+        version="1",
+        monitor_cgroup="m",
+        seccomp_path="/s",
+        console=console,
+    ).text.splitlines()
+    assert values(found, "lxc.console.path") == ([] if own else ["none"])
 
 
 RESOURCES = {

@@ -136,10 +136,10 @@ def test_a_pull_that_is_cancelled_while_the_image_is_written_is_whole(
         loop = asyncio.get_running_loop()
         real = ImageStore.put
 
-        def slow(store: ImageStore, event: dict[str, Any]) -> Any:
+        def slow(store: ImageStore, event: dict[str, Any], want: object) -> Any:
             loop.call_soon_threadsafe(begun.set)
             asyncio.run_coroutine_threadsafe(go_on.wait(), loop).result(20)
-            return real(store, event)
+            return real(store, event, want)  # type: ignore[arg-type]
 
         monkeypatch.setattr(ImageStore, "put", slow)
         pull = asyncio.create_task(pulled(rig, 1, CHAINS, "one:v1"))
@@ -175,6 +175,40 @@ def test_no_name_is_lost_when_several_come_at_once(rig: Rig) -> None:
     again = ImageStore(rig.store.records.folder.rpartition("/")[0])
     again.load()
     assert set(next(iter(again)).names) == expected
+
+
+def both(rig: Rig) -> list[str]:
+    """A name that images for two platforms have: their ids."""
+    for number, architecture in enumerate(("arm64", "riscv64"), 1):
+        found = image(number, [], "one:v1")["image"]
+        rig.store.put({**found, "config": b'{"architecture": "%s"}' % architecture.encode()})
+    return [f"{number:064x}" for number in (1, 2)]
+
+
+def test_a_name_is_removed_for_all_platforms_or_for_one(rig: Rig) -> None:
+    arm, riscv = both(rig)
+    asyncio.run(rig.images.remove("one:v1", force=False, platform="riscv64"))
+    assert [found.id for found in rig.store] == [arm]
+    with pytest.raises(errors.NotFound, match="for linux/riscv64"):
+        asyncio.run(rig.images.remove("one:v1", force=False, platform="riscv64"))
+    assert both(rig) == [arm, riscv]
+    assert asyncio.run(rig.images.remove("one:v1", force=False))["deleted"]
+    assert len(rig.store) == 0
+    with pytest.raises(errors.NotFound, match="No such image:one:v1"):
+        asyncio.run(rig.images.remove("one:v1", force=False))
+    with pytest.raises(errors.InvalidArgument, match="Invalid platform"):
+        asyncio.run(rig.images.remove("one:v1", force=False, platform="a/b/c/d"))
+
+
+def test_nothing_is_removed_when_one_of_the_platforms_is_in_use(rig: Rig) -> None:
+    arm, riscv = both(rig)
+    with rig.images.holding(rig.store.get(arm)):
+        with pytest.raises(errors.FailedPrecondition, match="Image used by"):
+            asyncio.run(rig.images.remove("one:v1", force=False))
+        assert {found.id for found in rig.store} == {arm, riscv}
+        assert all(found.names == ["one:v1"] for found in rig.store)
+        asyncio.run(rig.images.remove("one:v1", force=True))
+        assert [(found.id, found.names) for found in rig.store] == [(arm, [])]
 
 
 def test_an_image_can_be_removed_while_it_is_pulled_again(rig: Rig) -> None:

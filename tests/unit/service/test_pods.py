@@ -98,10 +98,11 @@ class Rig:
         )
         fake = SimpleNamespace(
             config=config,
+            runtimes={},
             reaper=None,
             watcher=None,
             reserve=None,
-            cgroups=SimpleNamespace(mounts={}, version="2"),
+            cgroups=SimpleNamespace(mounts={}, version="2", group=str),
             events=self.events,
             table=self.containers,
             containers=SimpleNamespace(stop=self.stop, remove=self.remove),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
-from isula_edge.cgroup.stats import GroupStats
+from isula_edge import errors
+from isula_edge.cgroup.stats import Details, GroupStats
 from isula_edge.container.record import Container, State, Status
 from isula_edge.oci.options import Settings
 from isula_edge.pod.record import Pod, PodSpec
@@ -72,14 +74,19 @@ def container(own_id: str, status: Status = Status.RUNNING) -> Container:
     )
 
 
-def engine(paths: dict[str, dict[str, str]]) -> Engine:
+def engine(paths: dict[str, dict[str, str]], guest: object = None) -> Engine:
     tasks: set[asyncio.Future[Any]] = set()
     fake = SimpleNamespace(
-        life=SimpleNamespace(rootfs_data=lambda item: paths.get(item.id, {})),
+        life=SimpleNamespace(
+            rootfs_data=lambda item: paths.get(item.id, {}),
+            runtime=lambda _: SimpleNamespace(guest=guest),
+        ),
         background=lambda work: tasks.add(asyncio.ensure_future(work)),
         layers=SimpleNamespace(driver=SimpleNamespace(home="/graph")),
         cgroups=SimpleNamespace(pids=lambda _: [7]),
-        bundles=SimpleNamespace(cgroup=lambda item: f"/{item.id}"),
+        bundles=SimpleNamespace(
+            cgroup=lambda item: f"/{item.id}", load=lambda item: SimpleNamespace(id=item.id)
+        ),
         config=SimpleNamespace(systemd_cgroup=False),
     )
     return cast("Engine", fake)
@@ -117,6 +124,28 @@ def test_one_that_does_not_run_uses_nothing_but_its_layer(monkeypatch: pytest.Mo
             assert (item.group.cpu_ns, item.group.memory_usage) == (0, 0)
             assert item.group.taken_ns > 0
             assert item.open is None
+
+    asyncio.run(work())
+
+
+def test_what_a_virtual_machine_uses_is_its_runtimes_to_tell(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    use(monkeypatch, GROUPS)
+    told = GroupStats(taken_ns=3, cpu_ns=40, memory_usage=400, pids=4, details=Details())
+
+    async def tell(bundle: Any) -> GroupStats | None:
+        if bundle.id == "c3":
+            raise errors.Unavailable("the shim is gone")
+        return told if bundle.id == "c1" else None
+
+    async def work() -> None:
+        found = Stats(engine({}, SimpleNamespace(vm=True, stats=tell)))
+        names = [container("c1"), container("c2"), container("c3")]
+        first, *others = await found.containers(names)
+        assert first.group == replace(told, details=None)
+        assert [item.group.cpu_ns for item in others] == [0, 0]
+        assert (await found.container(names[0], detailed=True)).group == told
 
     asyncio.run(work())
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import os
 import signal
 import subprocess
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from isula_edge.sys.boot import boot_id
-from isula_edge.sys.process import Identity, exit_code, identify, signal_process, spawn
+from isula_edge.sys.process import Identity, exit_code, gone, identify, signal_process, spawn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -222,3 +224,61 @@ def test_a_program_that_does_not_exist_is_named_and_nothing_stays_open() -> None
 @pytest.mark.parametrize(("status", "code"), [(0, 0), (7 << 8, 7), (9, 137), (139, 139)])
 def test_exit_codes_are_the_shells(status: int, code: int) -> None:
     assert exit_code(status) == code
+
+
+# the end of a process on kernels without pidfd
+
+
+@pytest.fixture
+def before_pidfd(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(pid: int) -> int:
+        del pid
+        raise OSError(errno.ENOSYS, "pidfd_open")
+
+    monkeypatch.setattr(os, "pidfd_open", absent)
+
+
+@pytest.mark.usefixtures("before_pidfd")
+def test_without_pidfd_the_end_is_seen(child: subprocess.Popen[bytes]) -> None:
+    async def scenario() -> None:
+        ended = gone(identity(child.pid))
+        done, _ = await asyncio.wait({ended}, timeout=0)
+        assert not done
+        child.kill()
+        await asyncio.wait_for(ended, 60)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.usefixtures("before_pidfd")
+def test_without_pidfd_nobody_looks_before_the_supervisor_has_ended(
+    child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = []
+    monkeypatch.setattr(Identity, "alive", lambda found: looks.append(found.pid))
+
+    async def scenario() -> None:
+        supervisor: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        ended = gone(Identity(child.pid, 0, ""), lambda: supervisor)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert looks == []
+        supervisor.set_result(None)
+        await asyncio.wait_for(ended, 60)
+        assert looks == [child.pid]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.usefixtures("before_pidfd")
+def test_without_pidfd_waiting_can_be_given_up(child: subprocess.Popen[bytes]) -> None:
+    async def scenario() -> None:
+        supervisor: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        ended = gone(identity(child.pid), lambda: supervisor)
+        await asyncio.sleep(0)
+        ended.cancel()
+        await asyncio.wait({ended})
+        assert ended.cancelled()
+        assert supervisor.cancelled()
+
+    asyncio.run(scenario())
