@@ -58,8 +58,10 @@ class Sandboxes:
     async def end(self, pod: Pod) -> None:
         """Ends it, when its containers have ended; not there is fine."""
         found = self._runtime(pod)
+        if found is None:
+            return
         bundle = self._bundle(pod)
-        if found is not None and os.path.isdir(bundle.run_dir):
+        if os.path.isdir(bundle.run_dir):
             await found[0].delete(bundle)
 
     async def alive(self, pod: Pod) -> bool:

@@ -129,13 +129,6 @@ def test_keys_that_send_signals(engine: Engine, runtime: str) -> None:
     assert terminal.end()[1] == 9
 
 
-def test_the_key_that_ends_input(engine: Engine, target: str) -> None:
-    terminal = Terminal(engine, "exec", "-it", target, "sh", "-c", "cat; echo en''ded")
-    terminal.write("a line\n\x04")
-    terminal.until("ended")
-    assert terminal.end()[1] == 0
-
-
 def test_a_detached_terminal_is_logged_and_attached_to(engine: Engine, runtime: str) -> None:
     text = "tty >/dev/null && echo at a terminal; read -r line; echo got $line; exit 4"
     script(engine, runtime, "later", text, "-it")
