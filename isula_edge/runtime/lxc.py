@@ -1,4 +1,4 @@
-"""The lxc driver: stock LXC from 4.0.10 to 6 under conmon.
+"""The lxc driver: stock LXC 5 and 6 under conmon.
 
 ``create`` starts conmon with a generated launcher as its "runtime"; the launcher puts
 lxc-start into the background and returns.  lxc-start stays as LXC's own monitor, a child of
@@ -51,8 +51,8 @@ _LINES_S = 0.004
 _KILLED_S = 5.0
 _KEPT_LOG = 1 << 18
 _MONITOR_CGROUP = "isulad-monitor"
-_OLDEST = (4, 0, 10)
-"""The first LXC with lxc.cgroup.dir.container and lxc.init.groups."""
+_OLDEST = (5, 0, 0)
+"""The first LXC with lxc.cgroup.dir.container; 4.0.10 has lxc.init.groups already."""
 _VERSION = re.compile(r"(\d{1,4})\.(\d{1,4})\.(\d{1,4})")
 _VERSION_S = 10.0
 _RESET = (
@@ -389,7 +389,7 @@ class Lxc:
                 oldest = ".".join(map(str, _OLDEST))
                 self._old = (
                     f"{self.program} is LXC {found[0]}, and {oldest} or later is needed: those "
-                    "before cannot set a container's cgroup and groups"
+                    "before cannot be told a container's cgroup"
                 )
         return self._old
 

@@ -90,10 +90,7 @@ class Containers:
         self._add_hooks(settings)
         _check_files(settings)
         engine.host_limits.check(settings)
-        runtime = machine.able(engine.features, engine.runtime_name(runtime))
-        guest = engine.life.runtime(runtime).guest
-        if guest is None or not guest.vm:
-            asked.check_settings(engine.features, settings)
+        runtime = self._able(runtime, settings)
         found = self._image(image, settings)
         config = found.run_config if found is not None else {}
         check_run_config(config, image)
@@ -130,6 +127,15 @@ class Containers:
             "create", container.id, {"image": container.image, "name": container.name}
         )
         return container
+
+    def _able(self, runtime: str, settings: Settings) -> str:
+        """The name of the runtime, which can do on this kernel what ``settings`` want."""
+        engine = self._engine
+        name = machine.able(engine.features, engine.runtime_name(runtime))
+        guest = engine.life.runtime(name).guest
+        if guest is None or not guest.vm:
+            asked.check_settings(engine.features, settings)
+        return name
 
     def _settings(self, params: Mapping[str, Any]) -> Settings:
         given = params.get("options") or {}

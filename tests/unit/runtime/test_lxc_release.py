@@ -19,7 +19,7 @@ from isula_edge.runtime.lxc import Lxc
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-LEAST = "4.0.10"
+LEAST = "5.0.0"
 INTERRUPTS = 1 << signal.SIGINT - 1 | 1 << signal.SIGQUIT - 1
 
 
@@ -39,7 +39,7 @@ def driver(reaper: Any, program: str = "/usr/bin/lxc-start") -> Lxc:
     return Lxc(nothing, reaper, nothing, Host("1", {}), lambda _: "", "/x", program)
 
 
-@pytest.mark.parametrize("version", ["3.0.4", "4.0.6", "4.0.9"])
+@pytest.mark.parametrize("version", ["3.0.4", "4.0.6", "4.0.12"])
 def test_older_ones_are_refused_by_their_number(tmp_path: Path, version: str) -> None:
     program = tmp_path / "lxc-start"
     program.write_bytes(Path("/bin/true").read_bytes())
@@ -55,7 +55,7 @@ def test_older_ones_are_refused_by_their_number(tmp_path: Path, version: str) ->
     assert asked.argv[1:] == [[str(program), "--version"]]
 
 
-@pytest.mark.parametrize("answer", [b"4.0.10\n", b"4.0.12", b"5.0.2\n", b"6.0.4", b"10.0.0", b"?"])
+@pytest.mark.parametrize("answer", [b"5.0.0\n", b"5.0.2", b"6.0.4", b"10.0.0", b"?"])
 def test_others_are_used(answer: bytes) -> None:
     assert asyncio.run(driver(Asked(answer))._too_old()) == ""
 
