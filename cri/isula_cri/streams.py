@@ -154,7 +154,7 @@ class StreamCalls:
         """
         life, root = self._node.engine.life, running.pid
         guest = life.runtime(container.runtime).guest
-        if running.control is not None and guest is not None and guest.vm:
+        if running.control is not None and (guest is None or guest.vm or root <= 1):
             running.control.signal(signal.SIGKILL)
             return
         stopped: set[int] = set()

@@ -33,14 +33,16 @@ def run_dirs(state: str, runtimes: Iterable[str]) -> Iterator[tuple[str, str]]:
                     yield runtime, name
 
 
-def end_processes(container_id: str, group: str, cgroups: Host) -> int:
+def end_processes(container_id: str, group: str, cgroups: Host, *, shims: bool = True) -> int:
     """Kills the supervisor, its helpers and everything in ``group``; how many there were.
 
-    Their command lines are known by the id, of which nobody else's has 64 digits.
+    Their command lines are known by the id, of which nobody else's has 64 digits.  Without
+    ``shims`` servers of that kind are spared: one may serve other containers too.
     """
     count = 0
     for pid in _named(container_id):
-        count += _kill(pid)
+        if shims or not _is_shim(pid):
+            count += _kill(pid)
     for pid in cgroups.pids(group):
         count += _kill(pid)
     if count:
@@ -51,6 +53,15 @@ def end_processes(container_id: str, group: str, cgroups: Host) -> int:
 def living(container_id: str) -> bool:
     """Whether a process of the container lives: its supervisor, or anything in its cgroup."""
     return next(_named(container_id, "cmdline", "cgroup"), None) is not None
+
+
+def _is_shim(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            words = file.read(4096).split(b"\0")[:2]
+    except OSError:
+        return False
+    return any(os.path.basename(word).startswith(b"containerd-shim-") for word in words)
 
 
 def _kill(pid: int) -> bool:

@@ -309,13 +309,17 @@ class Life:
 
     async def _watch(self, container: Container, bundle: Bundle) -> None:
         """Waits for the end of a running container, then cleans up behind it."""
+        guest = self._guest(container)
+        if guest is not None:
+            # what its supervisor supervises is a copy of the streams at most
+            await guest.gone(bundle)
+            await self._ended(container, bundle)
+            return
         event = self._waiters.setdefault(container.id, asyncio.Event())
         path = f"{self._state}/exits/{container.id}"
-        guest = self._guest(container)
         # the supervisor tells of the end; where it was killed too, somebody has to look
         orphaned = functools.partial(supervisor_ended, bundle)
-        init = container.state.init()
-        gone = guest.gone(bundle) if guest else process.gone(init, orphaned)
+        gone = process.gone(container.state.init(), orphaned)
         try:
             while not os.path.exists(path):
                 event.clear()
@@ -480,6 +484,10 @@ class Life:
             raise errors.FailedPrecondition(text, kind="container", ref=container.id)
         try:
             await self._freeze(container, frozen)
+            if container.state.status is not wanted:
+                raise errors.FailedPrecondition(
+                    f"Container {container.name} has ended", kind="container", ref=container.id
+                )
         except KeyError:
             raise errors.Unimplemented(
                 "the kernel has no freezer cgroup, containers cannot be paused", kind="feature"
@@ -558,6 +566,7 @@ class Life:
             bundle = self._bundles.load(container)
             container.ended = asyncio.Event()
             exited = os.path.exists(f"{self._state}/exits/{container.id}")
+            exited = exited and self._guest(container) is None
             if not exited and await self._alive(container, bundle):
                 staging.unstage(bundle.run_dir)
                 self._spawn(self._watch(container, bundle))
@@ -584,7 +593,8 @@ class Life:
                 bundle = self._bundles.load(container)
             else:
                 continue
-            leftovers.end_processes(container_id, bundle.cgroup, self._cgroups)
+            own = self.runtime(runtime).guest is None
+            leftovers.end_processes(container_id, bundle.cgroup, self._cgroups, shims=own)
             with contextlib.suppress(errors.EngineError, OSError):
                 await self.runtime(runtime).delete(bundle)
             with contextlib.suppress(OSError):

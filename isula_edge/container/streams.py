@@ -151,9 +151,11 @@ async def relay_exec(
             process.signal_process(identity, signal.SIGHUP)
             return await exited
         code = exited.result()
-        await _drain(copies, readers)
+        await _drain(copies, readers, patient=running.control is not None)
         return code
     finally:
+        if running.control is not None:
+            running.control.done()
         tasks: list[asyncio.Task[Any]] = [*readers, feeder]
         for task in tasks:
             task.cancel()
@@ -185,12 +187,22 @@ async def _left(
     return await exited
 
 
-async def _drain(copies: list[_Copy], readers: list[asyncio.Task[None]]) -> None:
-    """Waits for end of file for a second, and for all that was written before, if longer."""
+async def _drain(
+    copies: list[_Copy], readers: list[asyncio.Task[None]], *, patient: bool = False
+) -> None:
+    """Waits for end of file for a second, and for all that was written before, if longer.
+
+    ``patient``: a second begins anew whenever something came, since some may be in pipes that
+    the engine does not see.
+    """
     goals = [copy.known() for copy in copies]
-    pending = {task for task in readers if not task.done()}
-    if pending:
+    sent = -1
+    while pending := {task for task in readers if not task.done()}:
         await asyncio.wait(pending, timeout=_DRAIN_S)
+        now = sum(copy.sent for copy in copies)
+        if not patient or now == sent:
+            break
+        sent = now
     for copy, goal, task in zip(copies, goals, readers, strict=True):
         while not task.done() and copy.sent < goal:
             step = asyncio.ensure_future(copy.moved.wait())

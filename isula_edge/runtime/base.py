@@ -106,6 +106,9 @@ class ExecControl(Protocol):
     def close_input(self) -> None:
         """Says that nothing more comes on its standard input; our end is closed already."""
 
+    def done(self) -> None:
+        """Says that nothing more is read of its output."""
+
     def leave(self) -> None:
         """Says that nobody is there any more: end of file, or SIGHUP from a terminal."""
 

@@ -6,7 +6,11 @@ the streams and the log, as with other runtimes; what it supervises is a relay t
 from the shim's FIFOs and ends with them (`shim_streams`).  The exit code is the shim's.
 
 In the run directory, beside what conmon has there, are ``shim.json`` (where the server
-serves), ``rootfs``, ``log`` (what the shim writes), ``io/`` and one ``exec-ID/`` for each exec.
+serves, and who it is), ``relay`` (who copies), ``rootfs``, ``log`` (what the shim writes),
+``io/`` and one ``exec-ID/`` for each exec.
+
+The containers of a pod share a server.  So it is killed only when it hangs, known by its own
+pid, and the program's ``delete`` is called only when nobody serves the address any more.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import itertools
 import json
 import logging
 import os
@@ -49,7 +54,13 @@ POD_ANNOTATION = "io.kubernetes.cri.sandbox-id"
 """Names the container whose server, and with kata whose virtual machine, is shared."""
 _SUN_PATH = 108
 _DRAIN_S = 5.0
+_STATE_S = 5.0
+_SIGNAL_S = 10.0
+_SETTLE_S = 2.0
 _KILLED_S = 30.0
+_BACK_OFF_S = 0.05
+_LONGEST_S = 2.0
+_REFUSALS = 20
 _EVENT_S = 3.0
 _KILLED = 128 + signal.SIGKILL
 _ALIVE = (shim_messages.RUNNING, shim_messages.PAUSED, shim_messages.PAUSING)
@@ -107,14 +118,21 @@ class ShimRuntime:
         )
         # kata takes the root from there, whatever the document says
         os.symlink(bundle.spec["root"]["path"], f"{run}/rootfs")
+        os.mkfifo(f"{shim_streams.folder(bundle)}/{shim_streams.GATE}", 0o600)
         atomic.write(f"{run}/launch", shim_streams.launcher(bundle), durable=False)
         await self._listen()
         relayed = replace(bundle, terminal=False)
         # by the shell, since /run may be mounted noexec
-        await self._supervisor.launch(relayed, "/bin/sh", (f"{run}/launch",))
+        relay = await self._supervisor.launch(relayed, "/bin/sh", (f"{run}/launch",))
+        self._note(bundle, "relay", process.identify(relay), self._supervisor.identity(bundle))
         address = await shim_process.start(self._reaper, self._shim(found), bundle.id, run)
         self._keep(bundle, address)
-        task = await self._task(bundle)
+        try:
+            task = await self._task(bundle)
+        except errors.EngineError:
+            # nobody can ever end it otherwise
+            await self._end_server(bundle)
+            raise
         try:
             await task.create(
                 bundle.id,
@@ -128,10 +146,12 @@ class ShimRuntime:
             )
         except errors.EngineError as error:
             raise self._explained(bundle, error) from error
+        await self._note_server(bundle, task)
 
     async def start(self, bundle: Bundle) -> Started:
         """Runs the process; its pid is the shim's idea of it."""
         task = await self._task(bundle)
+        self._exits[bundle.id] = asyncio.Event()
         try:
             pid = await task.start(bundle.id)
         except errors.EngineError as error:
@@ -141,14 +161,17 @@ class ShimRuntime:
 
     async def exit_code(self, bundle: Bundle) -> int | None:
         """What the shim saw; of a shim that has died what its clean-up says."""
-        if bundle.id in self._codes:
-            return self._codes[bundle.id]
-        if self._address(bundle) is None:
-            return None
-        with contextlib.suppress(errors.EngineError):
-            task = await self._task(bundle)
-            return (await task.wait(bundle.id, timeout_s=_DRAIN_S)).exit_status
-        return await self._clear_dead(bundle)
+        code = self._codes.get(bundle.id)
+        if code is None and self._address(bundle) is not None:
+            try:
+                task = await self._task(bundle)
+                code = (await task.wait(bundle.id, timeout_s=_DRAIN_S)).exit_status
+            except Gone:
+                code = await self._clear_dead(bundle)
+            except errors.EngineError as error:
+                _log.warning("container %s: no exit code: %s", bundle.name, error)
+        await self._drained(bundle)
+        return code
 
     async def delete(self, bundle: Bundle) -> None:
         """Ends what is left of it, the server if it was the last, and the relay."""
@@ -158,13 +181,20 @@ class ShimRuntime:
                 await self._delete(bundle)
             except errors.EngineError as error:
                 _log.warning("container %s: %s", bundle.name, error)
+                if isinstance(error, errors.DeadlineExceeded):
+                    await self._end_server(bundle)
                 await self._clear_dead(bundle)
         task = self._tasks.pop(bundle.id, None)
         if task is not None:
             await task.close()
-        for pid in (self._relay(bundle), self._supervisor.identity(bundle)):
-            if pid is not None:
-                await trees.end_tree(pid)
+        await self._drained(bundle)
+        for found in self._noted(bundle, "relay"):
+            future = process.gone(found)
+            # conmon writes its exit file
+            await asyncio.wait({future}, timeout=_SETTLE_S)
+            future.cancel()
+            if found.alive():
+                await trees.end_tree(found)
         self._codes.pop(bundle.id, None)
         self._exits.pop(bundle.id, None)
         self._killed.discard(bundle.id)
@@ -180,25 +210,36 @@ class ShimRuntime:
                 await task.wait(bundle.id, timeout_s=_KILLED_S)
             await task.delete(bundle.id)
         await task.shutdown(bundle.id)
-        with contextlib.suppress(OSError):
-            os.unlink(f"{bundle.run_dir}/shim.json")
+        self._forget(bundle)
 
     async def _clear_dead(self, bundle: Bundle) -> int | None:
-        """Has the shim's program remove what its dead server left; the exit code, or None."""
+        """Has the shim's program remove what its dead server left; the exit code, or None.
+
+        A server that serves others goes on: its socket is left alone.
+        """
         address = self._address(bundle)
         try:
             shim = self._shim(shim_process.find_shim(self.program))
-            shim_process.end_server(shim, bundle.id)
+            if address is not None and await _serves(address):
+                address = None
             answer = await shim_process.delete(
                 self._reaper, shim, bundle.id, bundle.run_dir, address=address
             )
         except errors.EngineError as error:
             _log.warning("container %s: %s", bundle.name, error)
             return None
-        with contextlib.suppress(OSError):
-            os.unlink(f"{bundle.run_dir}/shim.json")
+        self._forget(bundle)
         self._codes[bundle.id] = answer.exit_status
         return answer.exit_status
+
+    async def _end_server(self, bundle: Bundle) -> None:
+        """Kills a server that hangs, whatever else it serves."""
+        for found in self._noted(bundle, "server"):
+            process.signal_process(found, signal.SIGKILL)
+            return
+        # it was never asked who it is: then it is this container's alone, or its first
+        shim = self._shim(self.program)
+        await asyncio.to_thread(shim_process.end_server, shim, bundle.id)
 
     # exec
 
@@ -224,13 +265,17 @@ class ShimRuntime:
         )
         self._keep(bundle, address)
         task = await self._task(bundle)
-        await task.create(
-            bundle.id, bundle.run_dir, options=self._options(found), timeout_s=self._create_s
-        )
-        await task.start(bundle.id)
+        try:
+            await task.create(
+                bundle.id, bundle.run_dir, options=self._options(found), timeout_s=self._create_s
+            )
+            await self._note_server(bundle, task)
+            await task.start(bundle.id)
+        except errors.EngineError as error:
+            raise self._explained(bundle, error) from error
 
     def gone(self, bundle: Bundle) -> asyncio.Future[None]:
-        """Ends with the container, when its output has been read or does not end."""
+        """Ends with the container, whether or not its output has ended before."""
         return asyncio.create_task(self._over(bundle))
 
     async def _over(self, bundle: Bundle) -> None:
@@ -248,40 +293,53 @@ class ShimRuntime:
             code = await self._waited(bundle)
             if code is not None:
                 self._codes[bundle.id] = code
-            if code == _KILLED and bundle.id not in self._killed:
+            if code == _KILLED and bundle.id not in self._killed and self._events is not None:
                 # events come in their order: what tells of the OOM killer is before the exit
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(event.wait(), _EVENT_S)
-            await self._drained(bundle)
         finally:
             self._watcher.remove(watch)
 
     async def _waited(self, bundle: Bundle) -> int | None:
-        """The exit code; None when the shim has died."""
-        while True:
+        """The exit code; None when the shim has died or knows no such container.
+
+        Whatever else goes wrong is tried again: a shim that is slow is not dead.
+        """
+        for refusals in itertools.count():
             try:
                 task = await self._task(bundle)
-            except errors.EngineError:
-                return None
-            try:
-                return (await task.wait(bundle.id)).exit_status
             except Gone:
-                # the next connection tells whether it was the shim or just this one
-                if self._tasks.get(bundle.id) is task:
-                    del self._tasks[bundle.id]
-                await task.close()
+                return None
             except errors.EngineError as error:
                 _log.warning("container %s: %s", bundle.name, error)
-                return None
+            else:
+                try:
+                    return (await task.wait(bundle.id)).exit_status
+                except errors.NotFound:
+                    return None
+                except errors.EngineError as error:
+                    # the next connection tells whether it was the shim or just this one
+                    _log.info("container %s: %s", bundle.name, error)
+                    if self._tasks.get(bundle.id) is task:
+                        del self._tasks[bundle.id]
+                    await task.close()
+                    if isinstance(error, Gone) and refusals >= _REFUSALS:
+                        return None
+            await asyncio.sleep(min(_BACK_OFF_S * 2**min(refusals, 8), _LONGEST_S))
+        return None
 
     async def _drained(self, bundle: Bundle) -> None:
         """Waits until the relay has copied everything; what holds a FIFO for ever is cut."""
-        relay = self._relay(bundle)
-        if relay is None:
+        relay = next(iter(self._noted(bundle, "relay")), None)
+        if relay is None or not relay.alive():
             return
+        # a relay that has just begun may not be at its gate yet
+        released = shim_streams.release(bundle)
         future = process.gone(relay)
         try:
-            await asyncio.wait({future}, timeout=_DRAIN_S)
+            await asyncio.wait({future}, timeout=_DRAIN_S if released else _BACK_OFF_S)
+            if not released and shim_streams.release(bundle):
+                await asyncio.wait({future}, timeout=_DRAIN_S)
         finally:
             future.cancel()
         if relay.alive():
@@ -292,14 +350,20 @@ class ShimRuntime:
             self._spawn(self._try(bundle, "close_io"))
 
     async def alive(self, bundle: Bundle) -> bool:
-        """Whether the shim says that it runs; execs of an earlier engine are looked after."""
+        """Whether the shim says that it runs; execs of an earlier engine are looked after.
+
+        One that does not answer may be slow: then True, and :meth:`gone` tells more.
+        """
         if self._address(bundle) is None:
             return False
         try:
             task = await self._task(bundle)
-            state = await task.state(bundle.id)
+            state = await task.state(bundle.id, timeout_s=_STATE_S)
         except (Gone, errors.NotFound):
             return False
+        except errors.EngineError as error:
+            _log.warning("container %s: %s", bundle.name, error)
+            return True
         if state.status not in _ALIVE:
             return False
         for name in os.listdir(bundle.run_dir):
@@ -313,14 +377,16 @@ class ShimRuntime:
             self._killed.add(bundle.id)
         try:
             task = await self._task(bundle)
-            await task.kill(bundle.id, number, all=number == signal.SIGKILL)
+            await task.kill(
+                bundle.id, number, all=number == signal.SIGKILL, timeout_s=_SIGNAL_S
+            )
         except (errors.NotFound, Gone):
             return False
-        except errors.DeadlineExceeded:
-            if number != signal.SIGKILL:
-                raise
-            # a server that hangs: without it the container ends, or is ended by the clean-up
-            shim_process.end_server(self._shim(self.program), bundle.id)
+        except errors.DeadlineExceeded as error:
+            _log.warning("container %s: %s", bundle.name, error)
+            if number == signal.SIGKILL:
+                # without its server the container ends, or is ended by the clean-up
+                await self._end_server(bundle)
         return True
 
     async def freeze(self, bundle: Bundle, frozen: bool) -> None:
@@ -395,23 +461,51 @@ class ShimRuntime:
         text = json.dumps(address._asdict()).encode()
         atomic.write(f"{bundle.run_dir}/shim.json", text, durable=False)
 
+    async def _note_server(self, bundle: Bundle, task: Task) -> None:
+        with contextlib.suppress(errors.EngineError):
+            pid = (await task.connect_info(bundle.id, timeout_s=_STATE_S)).shim_pid
+            self._note(bundle, "server", process.identify(pid) if pid > 1 else None)
+
+    @staticmethod
+    def _note(bundle: Bundle, name: str, *found: Identity | None) -> None:
+        """Writes down who somebody is, at a moment when the pid is surely theirs."""
+        lines = [f"{item.pid} {item.start_ticks} {item.boot}\n" for item in found if item]
+        atomic.write(f"{bundle.run_dir}/{name}", "".join(lines).encode(), durable=False)
+
+    @staticmethod
+    def _noted(bundle: Bundle, name: str) -> list[Identity]:
+        """What :meth:`_note` wrote; nothing when it did not."""
+        try:
+            with open(f"{bundle.run_dir}/{name}", encoding="ascii") as file:
+                words = [line.split() for line in file]
+            return [process.Identity(int(pid), int(ticks), boot) for pid, ticks, boot in words]
+        except (OSError, ValueError):
+            return []
+
     @staticmethod
     def _address(bundle: Bundle) -> Address | None:
-        """Where the server of ``bundle`` serves; None without one."""
+        """Where the server of ``bundle`` serves; None without one.
+
+        What the shim itself writes down is for an engine that was killed before it could.
+        """
         try:
             with open(f"{bundle.run_dir}/shim.json", encoding="utf-8") as file:
                 found = json.load(file)
             return shim_messages.Address(int(found["version"]), str(found["address"]))
         except (OSError, ValueError, KeyError, TypeError):
+            pass
+        try:
+            with open(f"{bundle.run_dir}/address", "rb") as file:
+                return shim_process.parse_answer(file.read(4096))
+        except (OSError, ValueError):
             return None
 
     @staticmethod
-    def _relay(bundle: Bundle) -> Identity | None:
-        try:
-            with open(f"{bundle.run_dir}/pidfile", encoding="ascii") as file:
-                return process.identify(int(file.read()))
-        except (OSError, ValueError):
-            return None
+    def _forget(bundle: Bundle) -> None:
+        """The server of ``bundle`` is somebody else's now, or nobody's."""
+        for name in ("shim.json", "address", "server"):
+            with contextlib.suppress(OSError):
+                os.unlink(f"{bundle.run_dir}/{name}")
 
     # events
 
@@ -423,10 +517,12 @@ class ShimRuntime:
         path = f"{self._state}/events.sock"
         if len(os.fsencode(path)) >= _SUN_PATH:
             path = f"/run/isula-{hashlib.sha256(os.fsencode(self._state)).hexdigest()[:16]}.sock"
-        self._events = Events(path, self._event)
+        events = Events(path, self._event)
         try:
-            await self._events.start()
+            self._events = events
+            await events.start()
         except errors.EngineError as error:
+            self._events = None
             _log.warning("runtime %s: who runs out of memory is not told: %s", self.name, error)
 
     def _event(self, event: Event) -> None:
@@ -486,6 +582,17 @@ class ShimRuntime:
         self._background.discard(task)
         if not task.cancelled() and task.exception() is not None:
             _log.error("runtime %s: background work failed", self.name, exc_info=task.exception())
+
+
+async def _serves(address: Address) -> bool:
+    """Whether somebody takes connections there."""
+    try:
+        await (await Task.connect(address, timeout_s=_STATE_S)).close()
+    except Gone:
+        return False
+    except errors.EngineError:
+        return True
+    return True
 
 
 def _group_stats(found: shim_messages.Metrics) -> GroupStats:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,9 @@ PREFIX = "exec-"
 """Execs are called so, and their folders in the run directory too."""
 _EXIT_UNKNOWN = 255
 _DELETE_S = 10.0
+_KILLED_S = 30.0
+_OPEN_S = 5.0
+_STEP_S = 0.02
 
 
 class Exec:
@@ -42,6 +46,7 @@ class Exec:
         self._task, self._container, self._terminal = task, bundle.id, terminal
         self._folder = f"{bundle.run_dir}/{self.id}"
         self._background = background
+        self._read = asyncio.Event()
 
     async def run(self, spec: ExecSpec, process: dict[str, Any]) -> ExecProcess:
         """Starts it; raises what the shim says, after clean-up."""
@@ -65,10 +70,7 @@ class Exec:
             waiting = asyncio.create_task(self._wait())
             running.pid = await self._task.start(self._container, self.id)
             if fifos.stdin:
-                # it may have ended by now: nobody reads then
-                with contextlib.suppress(OSError):
-                    flags = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC
-                    running.stdin = os.open(fifos.stdin, flags)
+                running.stdin = await self._open_input(fifos.stdin, waiting)
             if spec.size:
                 self.resize(*spec.size)
         except BaseException:
@@ -77,11 +79,32 @@ class Exec:
                     os.close(fd)
             if waiting is not None:
                 waiting.cancel()
-            fifos.remove()
-            self._background(self._forget())
+            self._background(self._abandon(fifos))
             raise
         self._background(self._finish(waiting, fifos))
         return running
+
+    async def _open_input(self, path: str, waiting: asyncio.Task[int]) -> int:
+        """The engine's end of standard input; -1 when the process never reads it."""
+        until = asyncio.get_running_loop().time() + _OPEN_S
+        while not waiting.done() and asyncio.get_running_loop().time() < until:
+            try:
+                return os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            except OSError as error:
+                if error.errno != errno.ENXIO:
+                    break
+            # kata opens it some time after Start, and a FIFO tells nobody
+            await asyncio.sleep(_STEP_S)
+        self.close_input()
+        return -1
+
+    async def _abandon(self, fifos: shim_streams.Fifos) -> None:
+        """Ends a process of which nobody knows whether it was started."""
+        with contextlib.suppress(errors.EngineError):
+            await self._task.kill(self._container, signal.SIGKILL, self.id)
+            await self._task.wait(self._container, self.id, timeout_s=_KILLED_S)
+        await self._forget()
+        fifos.remove()
 
     async def _wait(self) -> int:
         return (await self._task.wait(self._container, self.id)).exit_status
@@ -99,6 +122,8 @@ class Exec:
         finally:
             if not self.exited.done():
                 self.exited.set_result(code)
+        # Delete makes the shim close the FIFOs, read or not
+        await self._read.wait()
         await self._forget()
         fifos.remove()
 
@@ -114,6 +139,10 @@ class Exec:
         """Says that nothing more comes on its standard input."""
         if not self._terminal:
             self._try(self._task.close_io(self._container, self.id))
+
+    def done(self) -> None:
+        """Nothing more is read of its output."""
+        self._read.set()
 
     def leave(self) -> None:
         """End of file, or SIGHUP from a terminal."""
@@ -144,11 +173,12 @@ async def drop_output(task: Task, bundle: Bundle, exec_id: str) -> None:
         with contextlib.suppress(errors.EngineError):
             await task.wait(bundle.id, exec_id)
             await task.delete(bundle.id, exec_id, timeout_s=_DELETE_S)
+        # not when this engine ends: the next one needs the paths
+        shim_streams.Fifos(f"{place}/in", f"{place}/out", f"{place}/err").remove()
     finally:
         for reader in readers:
             reader.cancel()
         await asyncio.gather(*readers, return_exceptions=True)
-        shim_streams.Fifos(f"{place}/in", f"{place}/out", f"{place}/err").remove()
 
 
 async def _drop(path: str) -> None:

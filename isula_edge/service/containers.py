@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Containers"]
 
+_POD_ANNOTATIONS = ("io.kubernetes.cri.", "io.kubernetes.cri-o.", "io.kubernetes.docker.")
+"""A shim takes a container with these for one of somebody else's pod."""
 _NO_IMAGE = "none"
 
 
@@ -90,7 +92,7 @@ class Containers:
         self._add_hooks(settings)
         _check_files(settings)
         engine.host_limits.check(settings)
-        runtime = self._able(runtime, settings)
+        runtime = self._able(runtime, settings, pod)
         found = self._image(image, settings)
         config = found.run_config if found is not None else {}
         check_run_config(config, image)
@@ -128,11 +130,17 @@ class Containers:
         )
         return container
 
-    def _able(self, runtime: str, settings: Settings) -> str:
+    def _able(self, runtime: str, settings: Settings, pod: str) -> str:
         """The name of the runtime, which can do on this kernel what ``settings`` want."""
         engine = self._engine
         name = machine.able(engine.features, engine.runtime_name(runtime))
         guest = engine.life.runtime(name).guest
+        if guest is not None and not pod:
+            for key in settings.annotations:
+                if key.startswith(_POD_ANNOTATIONS):
+                    raise errors.InvalidArgument(
+                        f"annotation {key} is for containers of pods", kind="annotation", ref=key
+                    )
         if guest is None or not guest.vm:
             asked.check_settings(engine.features, settings)
         return name

@@ -89,7 +89,7 @@ def shim_driver(
         config.state,
         options=runtime.options,
         vm=runtime.vm,
-        timeout_s=runtime.timeout_s,
+        timeout_s=runtime.timeout_s or config.start_timeout_s,
         systemd_cgroup=config.systemd_cgroup,
     )
 

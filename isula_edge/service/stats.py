@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from isula_edge.container.record import Container
     from isula_edge.pod.record import Pod
+    from isula_edge.runtime.base import Guest
     from isula_edge.service.engine import Engine
     from isula_edge.sys.descriptors import Descriptors
     from isula_edge.sys.netdev import Interface
@@ -33,6 +34,8 @@ _WINDOW_NS = 10**8
 """A rate over less time would be noise: the one before is given again."""
 _LAYER_AGE_NS = 10 * 10**9
 _FIRST_LAYER_S = 1.0
+_GUEST_S = 5.0
+"""A runtime that hangs must not hold up what others use."""
 _Guests = dict[str, GroupStats | None]
 
 
@@ -199,10 +202,14 @@ class Stats:
         async with self._lock:
             return await asyncio.to_thread(self._pods, pods, layers, guests, detailed)
 
+    async def _ask(self, guest: Guest, container: Container) -> GroupStats | None:
+        async with asyncio.timeout(_GUEST_S):
+            return await guest.stats(self._engine.bundles.load(container))
+
     async def _guests(self, containers: Sequence[Container]) -> _Guests:
         """What those use that only their runtime can count: None where it does not tell."""
         asked = {
-            item.id: guest.stats(self._engine.bundles.load(item))
+            item.id: self._ask(guest, item)
             for item in containers
             if item.running
             and (guest := self._engine.life.runtime(item.runtime).guest) is not None

@@ -23,8 +23,11 @@ def clear(path: str) -> None:
             f"unix://{path} is no socket: give another path", kind="socket", ref=path
         )
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
         try:
             probe.connect(path)
+        except BlockingIOError:
+            pass  # its queue is full
         except OSError:
             os.unlink(path)
             return

@@ -89,6 +89,18 @@ def test_a_restart_of_the_engine(guest: Node) -> None:
         again.close()
 
 
+def test_one_that_closes_its_output_harms_nobody(guest: Node) -> None:
+    pod = guest.pod()
+    first = pod.run("sh", "-c", "exec >/dev/null 2>&1; exec sleep 1000")
+    second = pod.run()
+    assert second.output("echo", "there") == "there"
+    first.stop()
+    first.remove()
+    # its server has the id of the first one, and goes on
+    assert second.output("echo", "there") == "there"
+    assert second.status().state == nodes.RUNNING
+
+
 def test_only_a_virtual_machine_needs_a_sandbox(shims: Machine) -> None:
     for handler, count in (("shim", 0), ("machine", 1)):
         node = nodes.Node(shims, handler)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import threading
 from typing import TYPE_CHECKING
 
@@ -44,13 +45,14 @@ FAILING = {
     "refuses-create": (Quirks(refuses="Create"), "runtime refuses-create"),
     "cleanup-fails": (Quirks(dies_at="Start", cleanup="fail"), "Start"),
 }
+HANGING = {f"hangs-at-{verb.lower()}": Quirks(hangs_at=verb) for verb in ("Kill", "State", "Exec")}
 
 
 @pytest.fixture(scope="module")
 def shims(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Iterator[Engine]:
     """An engine with one runtime for each kind of shim."""
     folder = tmp_path_factory.mktemp("quirks")
-    quirks = {**WORKING, **{name: kind for name, (kind, _) in FAILING.items()}}
+    quirks = {**WORKING, **HANGING, **{name: kind for name, (kind, _) in FAILING.items()}}
     runtimes = {}
     for name, kind in quirks.items():
         place = folder / name
@@ -153,6 +155,54 @@ def test_a_shim_that_is_killed(engine: Engine, name: str) -> None:
         os.kill(pid, signal.SIGKILL)
     until(lambda: engine.state_of("orphan")["Status"] == "exited", "the end")
     assert engine.state_of("orphan")["ExitCode"] == 137
+
+
+def test_a_container_may_close_its_output(engine: Engine) -> None:
+    script = "echo said; exec >/dev/null 2>&1; read -r line; exit 6"
+    engine.ok("run", "-di", "--runtime", "kata", "--name", "mute", "busybox", "sh", "-c", script)
+    until(lambda: engine.ok("logs", "mute") == "said", "the output")
+    engine.restart()
+    assert engine.state_of("mute")["Status"] == "running"
+    engine.isula("attach", "mute", stdin=b"go\n")
+    until(lambda: engine.state_of("mute")["Status"] == "exited", "the end")
+    assert engine.state_of("mute")["ExitCode"] == 6
+
+
+def test_a_shim_that_hangs_is_killed_in_the_end(engine: Engine) -> None:
+    engine.ok("run", "-d", "--runtime", "hangs-at-kill", "--name", "hung", "busybox", "sleep", "99")
+    engine.ok("stop", "-t", "1", "hung")
+    assert engine.state_of("hung")["ExitCode"] == 137
+
+
+def test_a_shim_that_is_slow_keeps_its_container(engine: Engine) -> None:
+    script = "read -r line; exit 4"
+    engine.ok(
+        *("run", "-di", "--runtime", "hangs-at-state", "--name", "slow"),
+        *("busybox", "sh", "-c", script),
+    )
+    engine.restart()
+    assert engine.state_of("slow")["Status"] == "running"
+    engine.isula("attach", "slow", stdin=b"go\n")
+    until(lambda: engine.state_of("slow")["Status"] == "exited", "the end")
+    assert engine.state_of("slow")["ExitCode"] == 4
+
+
+def test_a_pid_of_somebody_else_is_left_alone(engine: Engine) -> None:
+    container = engine.ok(
+        *("run", "-d", "--runtime", "kata", "--name", "ends", "busybox", "sleep", "1000")
+    )
+    stranger = subprocess.Popen(["sleep", "1000"])
+    try:
+        engine.stop(signal.SIGKILL)
+        run = engine.state / "kata" / container
+        for name in ("pidfile", "conmon.pid"):
+            (run / name).write_text(f"{stranger.pid}\n")
+        engine.start()
+        engine.ok("kill", "ends")
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
 
 
 def test_many_at_once(engine: Engine) -> None:
