@@ -202,15 +202,21 @@ class ShimRuntime:
     async def _delete(self, bundle: Bundle) -> None:
         task = await self._task(bundle)
         with contextlib.suppress(errors.NotFound):
-            state = await task.state(bundle.id)
-            if state.status in _ALIVE:
-                await task.kill(bundle.id, signal.SIGKILL, all=True)
-                if state.status != shim_messages.RUNNING:
-                    await task.resume(bundle.id)
-                await task.wait(bundle.id, timeout_s=_KILLED_S)
+            if bundle.id not in self._codes:
+                await self._end_task(task, bundle)
             await task.delete(bundle.id)
         await task.shutdown(bundle.id)
         self._forget(bundle)
+
+    @staticmethod
+    async def _end_task(task: Task, bundle: Bundle) -> None:
+        """Kills what may run: kata would drop it at Delete, runc refuses that."""
+        state = await task.state(bundle.id, timeout_s=_SIGNAL_S)
+        if state.status in _ALIVE:
+            await task.kill(bundle.id, signal.SIGKILL, all=True)
+            if state.status != shim_messages.RUNNING:
+                await task.resume(bundle.id)
+            await task.wait(bundle.id, timeout_s=_KILLED_S)
 
     async def _clear_dead(self, bundle: Bundle) -> int | None:
         """Has the shim's program remove what its dead server left; the exit code, or None.
