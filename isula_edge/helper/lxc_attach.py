@@ -1,7 +1,7 @@
 """Runs one process in a running LXC container, then leaves it to the daemon.
 
 A short-lived helper program, started per exec: it asks liblxc (ABI of ``lxc/lxccontainer.h``
-and ``lxc/attach_options.h``, LXC 4.0.10 and later) to enter the container's namespaces and
+and ``lxc/attach_options.h``, LXC 5 and later) to enter the container's namespaces and
 cgroup, drop to its capabilities, LSM label, no_new_privs and seccomp filter, set
 supplementary groups, uid and gid, and executes the command with the umask and the ambient
 capabilities of the container.  The ``lxc-attach`` tool can do neither of these, nor working

@@ -3,7 +3,8 @@
 unshare(CLONE_NEWUSER) wants a process with one thread, which the engine is not.  It
 answers on standard output, one line per step, and waits on standard input in between:
 ``user`` (the engine writes the maps), ``made`` (the engine pins ``/proc/PID/ns``), and
-where a process is to hold a shared process id namespace, that one's pid.
+where a process is to hold a shared process id namespace, that one's pid.  Instead of these it
+answers ``refused TEXT`` for what the user asked for, ``failed ERRNO TEXT`` for the rest.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from isula_edge import errors
 from isula_edge.sys import process, syscalls
+from isula_edge.sys.userns import why_none
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -105,7 +107,7 @@ def main() -> int:
     except errors.EngineError as error:
         _step(f"refused {error.message}")
     except OSError as error:
-        _step(f"failed {error}")
+        _step(f"failed {error.errno or 0} {error.strerror or error}")
     return 0
 
 
@@ -118,7 +120,11 @@ def _main(hostname: str, words: str, root: str, program: str, *sysctls: str) -> 
             data = file.read()
         os.chdir(os.path.dirname(root))
         name = os.path.basename(os.getcwd())
-    syscalls.unshare(syscalls.CLONE_NEWUSER)
+    try:
+        syscalls.unshare(syscalls.CLONE_NEWUSER)
+    except OSError as error:
+        number = error.errno or 0
+        raise OSError(number, why_none(number)) from error
     _step("user")
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)

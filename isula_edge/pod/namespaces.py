@@ -9,6 +9,7 @@ for as long as the pod lives (:mod:`isula_edge.pod.pause`).
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -233,9 +234,9 @@ def _next(helper: subprocess.Popen[bytes]) -> str:
     if word == "refused":
         raise errors.InvalidArgument(rest, kind="sysctl")
     if word in ("", "failed"):
+        number, _, why = rest.partition(" ")
         raise OSError(
-            f"no user namespace: {rest or 'its helper has ended'}; "
-            "user.max_user_namespaces may be used up"
+            int(number or errno.ECHILD), f"no user namespace: {why or 'its helper has ended'}"
         )
     return word
 

@@ -1,4 +1,4 @@
-"""From an OCI runtime-spec to LXC's configuration (lxc.container.conf(5), liblxc 4 to 6).
+"""From an OCI runtime-spec to LXC's configuration (lxc.container.conf(5), liblxc 5 and 6).
 
 The format has one item per line, so every value is untrusted: one with a line break or NUL
 is refused, and values are quoted, since LXC trims blanks and strips one pair of quotes.

@@ -12,7 +12,7 @@ from isula_edge.sys import process, syscalls
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["IdMap", "acting_as", "host_id", "new_user_namespace"]
+__all__ = ["IdMap", "acting_as", "host_id", "new_user_namespace", "why_none"]
 
 IdMap = tuple[int, int, int]
 """Id inside, id on the host, size."""
@@ -26,10 +26,30 @@ def host_id(maps: Sequence[IdMap], number: int = 0) -> int:
     return -1
 
 
+_ABSENT = "the kernel has none (before Linux 3.8, or without CONFIG_USER_NS)"
+_LIMIT = "a limit is reached: user.max_user_namespaces, or 32 of them inside each other"
+_WHY = {
+    errno.EINVAL: _ABSENT,
+    errno.ENOSYS: _ABSENT,
+    errno.ENOSPC: _LIMIT,
+    # before Linux 4.9
+    errno.EUSERS: _LIMIT,
+    errno.EPERM: "forbidden by a sandbox or a security module, or isulad is in a chroot",
+}
+
+
+def why_none(number: int) -> str:
+    """What it means that unshare(CLONE_NEWUSER) failed with this errno, unshare(2) and clone(2).
+
+    Of a process with one thread: for another EINVAL says just that.
+    """
+    return _WHY.get(number) or os.strerror(number)
+
+
 def new_user_namespace(uid_maps: Sequence[IdMap], gid_maps: Sequence[IdMap]) -> int:
     """A descriptor of a new user namespace with these maps; it lives as long as that is open.
 
-    Raises OSError where the kernel makes none, or refuses the maps.
+    Raises OSError, which says why, where the kernel makes none, or refuses the maps.
     """
     ours_r, theirs_w = os.pipe()
     theirs_r, ours_w = os.pipe()
@@ -39,8 +59,11 @@ def new_user_namespace(uid_maps: Sequence[IdMap], gid_maps: Sequence[IdMap]) -> 
         pid = process.spawn(words, stdin=theirs_r, stdout=theirs_w)
         os.close(theirs_w)
         theirs_w = -1
-        if os.read(ours_r, 16) != b"user\n":
-            raise OSError(errno.ENOSPC, "no user namespace: see user.max_user_namespaces")
+        answer = os.read(ours_r, 512).decode(errors="replace")
+        if answer != "user\n":
+            _, number, why = [*answer.strip().split(" ", 2), "", "", ""][:3]
+            text = f"no user namespace: {why or 'its helper has ended'}"
+            raise OSError(int(number or errno.ECHILD), text)
         for name, maps in (("uid", uid_maps), ("gid", gid_maps)):
             text = "".join(f"{inside} {host} {size}\n" for inside, host, size in maps)
             # one write(2): the kernel takes no second one

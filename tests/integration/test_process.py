@@ -1,4 +1,4 @@
-"""Contract of the runtimes: what the process gets, and what comes back of it."""
+"""What the process of a container gets, and what comes back of it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,13 @@ if TYPE_CHECKING:
 
     from tests.rig import Engine
 
-# native: qemu-user refuses clone(2) with namespaces
-pytestmark = [pytest.mark.root, pytest.mark.lxc, pytest.mark.native]
+pytestmark = [pytest.mark.root, pytest.mark.lxc]
+
+
+@pytest.fixture(params=["lxc", "runc", "crun"])
+def runtime(request: pytest.FixtureRequest) -> str:
+    """Each runtime that makes the process by itself."""
+    return str(request.param)
 
 
 @pytest.mark.parametrize("code", [0, 1, 42, 255])
