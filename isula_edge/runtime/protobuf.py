@@ -71,7 +71,10 @@ def number(place: int, value: int) -> bytes:
 
 
 def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Number and value of every field; ValueError for what is no protobuf message."""
+    """Number and value of every field; ValueError for what is no protobuf message.
+
+    Numbers of fixed size are passed over: no message here has one, so the field is unknown.
+    """
     place = 0
     while place < len(data):
         key, place = _read_varint(data, place)
@@ -90,7 +93,8 @@ def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
             raise ValueError(f"no field is of kind {kind}")
         if size > len(data) - place:
             raise ValueError("a field ends behind its message")
-        yield which, data[place : place + size]
+        if kind == BYTES:
+            yield which, data[place : place + size]
         place += size
 
 

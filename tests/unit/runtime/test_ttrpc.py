@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from isula_edge import errors
@@ -118,6 +118,7 @@ def test_any_bytes_are_a_message_or_a_value_error(data: bytes) -> None:
 
 
 @given(DAMAGED)
+@example(b"\n\x0ctest.Service\x12\x04Echo\r\x1a\x07pa")
 @many
 def test_what_is_taken_for_a_request_is_one_to_protobuf_too(data: bytes) -> None:
     """Where both read it, they read the same; protobuf checks more (UTF-8, groups)."""
