@@ -238,8 +238,6 @@ def _delete(bundle: Path, quirks: Quirks) -> int:
     """What is left of a server that has died, by the pids that it wrote down."""
     if quirks.cleanup == "hang":
         time.sleep(3600)
-    if quirks.cleanup == "fail":
-        return _fail("the hypervisor does not answer")
     if quirks.cleanup == "garbage":
         sys.stdout.buffer.write(b"\x0a\xff")
         return 0
@@ -251,6 +249,9 @@ def _delete(bundle: Path, quirks: Quirks) -> int:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)
     (bundle / "pids").unlink()
+    if quirks.cleanup == "fail":
+        # the machine of a test is not a virtual one: nothing may stay
+        return _fail("the hypervisor does not answer")
     gone = messages.DeleteResponse(pids[0], 137, time.time_ns())
     sys.stdout.buffer.write(gone.encode())
     return 0
