@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tests.cri.node import Machine, Node
 
 
-# a shell that starts the tests in the background has them ignore Ctrl-C and Ctrl-\\, and so
+# a shell that starts the tests in the background has them ignore Ctrl-C and Ctrl-\, and so
 # would what they start
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGQUIT, signal.SIG_DFL)
