@@ -36,6 +36,7 @@ _log = logging.getLogger(__name__)
 VM_LIMITS = Limits(create=60.0, start=60.0, exec=60.0, kill=30.0, delete=30.0, force=120.0)
 """What kata 1.12 was seen to need, emulated, and more."""
 _UNLIMITED = 1 << 62
+_TOLD_S = 5.0
 _ALIVE = ("created", "running", "paused")
 
 
@@ -58,6 +59,15 @@ class OciVm(OciCli):
         text = f"{init.pid} {init.start_ticks} {init.boot}"
         atomic.write(f"{bundle.run_dir}/guest", text.encode(), durable=False)
         return started
+
+    async def exit_code(self, bundle: Bundle) -> int | None:
+        """What conmon saw of the process that stands for the container, once it has told it."""
+        watching = supervisor.identity(bundle)
+        if watching is not None and not os.path.exists(supervisor.exit_file(bundle.run_dir)):
+            future = process.gone(watching)
+            await asyncio.wait({future}, timeout=_TOLD_S)
+            future.cancel()
+        return await super().exit_code(bundle)
 
     async def _forget(self, bundle: Bundle) -> None:
         try:
