@@ -150,6 +150,8 @@ async def _rig(shim: Shim) -> AsyncIterator[Rig]:
         yield rig
     finally:
         await rig.clean()
+        # a loop that ends closes what the handler writes to before the handler is gone
+        asyncio.get_running_loop().remove_signal_handler(signal.SIGCHLD)
 
 
 async def until_gone(address: Address) -> None:

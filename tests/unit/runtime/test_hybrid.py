@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,6 +20,7 @@ def controllers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     file = tmp_path / "unified/cgroup.controllers"
     file.parent.mkdir()
     monkeypatch.setattr(hybrid, "_UNIFIED", str(file.parent))
+    monkeypatch.setattr(shutil, "which", lambda name, **_: f"/usr/bin/{name}")
     return file
 
 

@@ -60,6 +60,8 @@ def test_others_are_used(answer: bytes) -> None:
     assert asyncio.run(driver(Asked(answer))._too_old()) == ""
 
 
+# native: what /proc says of a process under qemu-user is what the emulator does with signals
+@pytest.mark.native
 @pytest.mark.parametrize("code", [0, 125])
 def test_signals_that_a_shell_ignores_in_the_background_are_given_back(code: int) -> None:
     """With coreutils' env and without it."""
