@@ -57,15 +57,20 @@ class Plan:
 
         With ``hold`` the thread waits there for :meth:`release`, unless it is the main one.
         """
-        self.release()
         self.step = step
-        self.log.write_bytes(b"")
+        if step:
+            self.release()
+            self.log.write_bytes(b"")
         places = [f"{place}/" for place in self.places]
         plan = {"places": places, "log": self.log.name, "step": step, "power": self.power}
         plan["hold"] = self.held.name if hold else ""
         beside = self.path.with_suffix(".new")
         beside.write_text(json.dumps(plan))
         beside.replace(self.path)
+        if not step:
+            # who is released goes on counting, and must not be held again
+            self.log.write_bytes(b"")
+            self.release()
 
     def command(self, words: list[str], at: int) -> list[str]:
         """``words``, whose isulad is at index ``at``, with one that counts instead."""
