@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.rig import Engine
+from tests.rig import Engine, loaded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -62,12 +62,8 @@ def images() -> Path:
 def shared_engine(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Iterator[Engine]:
     """An engine with busybox:latest, for tests that leave images and engine alone."""
     engine = Engine(tmp_path_factory.mktemp("engine"))
-    try:
-        engine.start()
-        engine.ok("load", "-i", str(images / "docker.tar"))
+    with loaded(engine, images):
         yield engine
-    finally:
-        engine.close()
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from isula_edge.sys import syscalls
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 __all__ = ["Engine", "NetworkNamespace", "Result", "program", "until"]
 
@@ -260,6 +260,17 @@ class Engine:
         with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
             places = [line.split()[4] for line in file]
         return [place for place in reversed(places) if place.startswith(f"{self.folder}/")]
+
+
+@contextlib.contextmanager
+def loaded(engine: Engine, images: Path) -> Iterator[None]:
+    """``engine`` started, with busybox:latest, and closed at the end."""
+    try:
+        engine.start()
+        engine.ok("load", "-i", str(images / "docker.tar"))
+        yield
+    finally:
+        engine.close()
 
 
 def children(pid: int) -> Sequence[int]:

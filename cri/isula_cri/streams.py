@@ -14,7 +14,7 @@ from isula_cri import messages
 from isula_edge import errors
 from isula_edge.container.streams import relay_exec
 from isula_edge.pod import namespaces
-from isula_edge.sys import process
+from isula_edge.sys import process, trees
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -153,8 +153,8 @@ class StreamCalls:
         Of a virtual machine's only the process itself can be reached.
         """
         life, root = self._node.engine.life, running.pid
-        guest = life.runtime(container.runtime).guest
-        if running.control is not None and (guest is None or guest.vm or root <= 1):
+        inside = root <= 1 or life.machine(container.runtime) is not None
+        if running.control is not None and inside:
             running.control.signal(signal.SIGKILL)
             return
         stopped: set[int] = set()
@@ -223,12 +223,7 @@ class _Collector:
 
 def _kill_tree(root: int, pids: list[int], number: int = signal.SIGKILL) -> set[int]:
     """Signals ``root`` and all its descendants among ``pids``, which are answered."""
-    parents: dict[int, int] = {}
-    for pid in pids:
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            with open(f"/proc/{pid}/stat", "rb") as file:
-                data = file.read()
-            parents[pid] = int(data[data.rindex(b")") + 2 :].split()[1])
+    parents = {pid: trees.parent(pid) for pid in pids}
     doomed = {root}
     grown = True
     while grown:

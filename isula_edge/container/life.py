@@ -550,8 +550,8 @@ class Life:
 
     async def pids(self, container: Container) -> list[int]:
         """Every process of the container, as the host numbers them."""
-        guest = self._guest(container)
-        if guest is not None and guest.vm:
+        guest = self.machine(container.runtime)
+        if guest is not None:
             return await guest.pids(self._bundles.load(container))
         return self._cgroups.pids(self._bundles.cgroup(container))
 
@@ -616,6 +616,11 @@ class Life:
         except (errors.EngineError, OSError) as error:
             _log.warning("container %s cannot be taken over: %s", container.name, error)
             return False
+
+    def machine(self, runtime: str) -> Guest | None:
+        """The guest of a runtime whose containers are in virtual machines; None for others."""
+        guest = self.runtime(runtime).guest
+        return guest if guest is not None and guest.vm else None
 
     def _guest(self, container: Container) -> Guest | None:
         return self.runtime(container.runtime).guest

@@ -48,7 +48,6 @@ _log = logging.getLogger(__name__)
 _START_TIMEOUT_S = 120.0
 _LINES_S = 0.004
 """How long lines of the log are left to come before it is read again."""
-_KILLED_S = 5.0
 _KEPT_LOG = 1 << 18
 _MONITOR_CGROUP = "isulad-monitor"
 _OLDEST = (5, 0, 0)
@@ -339,15 +338,7 @@ class Lxc:
     async def _end_processes(self, group: str) -> None:
         """Kills what goes on without init, in a process id namespace of somebody else's."""
         while left := [*filter(None, map(process.identify, self._cgroups.pids(group)))]:
-            for found in left:
-                process.signal_process(found, signal.SIGKILL)
-            futures = [process.gone(found) for found in left]
-            try:
-                await asyncio.wait(futures, timeout=_KILLED_S)
-            finally:
-                for future in futures:
-                    future.cancel()
-            if any(found.alive() for found in left):
+            if not await trees.end(left):
                 _log.warning("processes in cgroup %s do not end", group)
                 return
 

@@ -10,7 +10,6 @@ The virtual machine outlives the container until ``delete``, and where it died f
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
 import os
@@ -22,7 +21,7 @@ from isula_edge import errors
 from isula_edge.cgroup.stats import Details, Device, GroupStats
 from isula_edge.runtime import supervisor
 from isula_edge.runtime.oci_cli import Limits, OciCli
-from isula_edge.sys import atomic, process
+from isula_edge.sys import process
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
@@ -55,9 +54,7 @@ class OciVm(OciCli):
     async def start(self, bundle: Bundle) -> Started:
         """``start``; the process is that of the host which stands for the container."""
         started = await super().start(bundle)
-        init = started.init
-        text = f"{init.pid} {init.start_ticks} {init.boot}"
-        atomic.write(f"{bundle.run_dir}/guest", text.encode(), durable=False)
+        process.note(f"{bundle.run_dir}/guest", started.init)
         return started
 
     async def exit_code(self, bundle: Bundle) -> int | None:
@@ -87,13 +84,7 @@ class OciVm(OciCli):
     @staticmethod
     def _shim(bundle: Bundle) -> Identity | None:
         """The process of the host that stands for the container, alive or not."""
-        with (
-            contextlib.suppress(OSError, ValueError),
-            open(f"{bundle.run_dir}/guest", encoding="ascii") as file,
-        ):
-            pid, ticks, boot = file.read(200).split()
-            return process.Identity(int(pid), int(ticks), boot)
-        return None
+        return next(iter(process.noted(f"{bundle.run_dir}/guest")), None)
 
     def gone(self, bundle: Bundle) -> asyncio.Future[None]:
         """A future that ends with the process that stands for the container."""

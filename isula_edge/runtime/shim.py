@@ -116,23 +116,15 @@ class ShimRuntime:
         fifos = shim_streams.make(
             shim_streams.folder(bundle), stdin=bundle.stdin_open, terminal=bundle.terminal
         )
-        # kata takes the root from there, whatever the document says
-        os.symlink(bundle.spec["root"]["path"], f"{run}/rootfs")
         os.mkfifo(f"{shim_streams.folder(bundle)}/{shim_streams.GATE}", 0o600)
         atomic.write(f"{run}/launch", shim_streams.launcher(bundle), durable=False)
-        await self._listen()
         relayed = replace(bundle, terminal=False)
         # by the shell, since /run may be mounted noexec
         relay = await self._supervisor.launch(relayed, "/bin/sh", (f"{run}/launch",))
-        self._note(bundle, "relay", process.identify(relay), self._supervisor.identity(bundle))
-        address = await shim_process.start(self._reaper, self._shim(found), bundle.id, run)
-        self._keep(bundle, address)
-        try:
-            task = await self._task(bundle)
-        except errors.EngineError:
-            # nobody can ever end it otherwise
-            await self._end_server(bundle)
-            raise
+        process.note(
+            f"{run}/relay", process.identify(relay), self._supervisor.identity(bundle)
+        )
+        task = await self._serve(bundle, found)
         try:
             await task.create(
                 bundle.id,
@@ -188,7 +180,7 @@ class ShimRuntime:
         if task is not None:
             await task.close()
         await self._drained(bundle)
-        for found in self._noted(bundle, "relay"):
+        for found in process.noted(f"{bundle.run_dir}/relay"):
             future = process.gone(found)
             # conmon writes its exit file
             await asyncio.wait({future}, timeout=_SETTLE_S)
@@ -240,7 +232,7 @@ class ShimRuntime:
 
     async def _end_server(self, bundle: Bundle) -> None:
         """Kills a server that hangs, whatever else it serves."""
-        for found in self._noted(bundle, "server"):
+        for found in process.noted(f"{bundle.run_dir}/server"):
             process.signal_process(found, signal.SIGKILL)
             return
         # it was never asked who it is: then it is this container's alone, or its first
@@ -264,13 +256,7 @@ class ShimRuntime:
     async def create_sandbox(self, bundle: Bundle) -> None:
         """Starts a server and has it make and run the sandbox."""
         found = shim_process.find_shim(self.program)
-        os.symlink(bundle.spec["root"]["path"], f"{bundle.run_dir}/rootfs")
-        await self._listen()
-        address = await shim_process.start(
-            self._reaper, self._shim(found), bundle.id, bundle.run_dir
-        )
-        self._keep(bundle, address)
-        task = await self._task(bundle)
+        task = await self._serve(bundle, found)
         try:
             await task.create(
                 bundle.id, bundle.run_dir, options=self._options(found), timeout_s=self._create_s
@@ -336,7 +322,7 @@ class ShimRuntime:
 
     async def _drained(self, bundle: Bundle) -> None:
         """Waits until the relay has copied everything; what holds a FIFO for ever is cut."""
-        relay = next(iter(self._noted(bundle, "relay")), None)
+        relay = next(iter(process.noted(f"{bundle.run_dir}/relay")), None)
         if relay is None or not relay.alive():
             return
         # a relay that has just begun may not be at its gate yet
@@ -422,6 +408,21 @@ class ShimRuntime:
 
     # the server
 
+    async def _serve(self, bundle: Bundle, program: str) -> Task:
+        """Starts the server, or finds that of the pod: a connection to it."""
+        run = bundle.run_dir
+        # kata takes the root from there, whatever the document says
+        os.symlink(bundle.spec["root"]["path"], f"{run}/rootfs")
+        await self._listen()
+        address = await shim_process.start(self._reaper, self._shim(program), bundle.id, run)
+        atomic.write(f"{run}/shim.json", json.dumps(address._asdict()).encode(), durable=False)
+        try:
+            return await self._task(bundle)
+        except errors.EngineError:
+            # nobody can ever end it otherwise
+            await self._end_server(bundle)
+            raise
+
     def _shim(self, program: str) -> shim_process.Shim:
         return shim_process.Shim(
             program,
@@ -463,30 +464,10 @@ class ShimRuntime:
         self._tasks[bundle.id] = task
         return task
 
-    def _keep(self, bundle: Bundle, address: Address) -> None:
-        text = json.dumps(address._asdict()).encode()
-        atomic.write(f"{bundle.run_dir}/shim.json", text, durable=False)
-
     async def _note_server(self, bundle: Bundle, task: Task) -> None:
         with contextlib.suppress(errors.EngineError):
             pid = (await task.connect_info(bundle.id, timeout_s=_STATE_S)).shim_pid
-            self._note(bundle, "server", process.identify(pid) if pid > 1 else None)
-
-    @staticmethod
-    def _note(bundle: Bundle, name: str, *found: Identity | None) -> None:
-        """Writes down who somebody is, at a moment when the pid is surely theirs."""
-        lines = [f"{item.pid} {item.start_ticks} {item.boot}\n" for item in found if item]
-        atomic.write(f"{bundle.run_dir}/{name}", "".join(lines).encode(), durable=False)
-
-    @staticmethod
-    def _noted(bundle: Bundle, name: str) -> list[Identity]:
-        """What :meth:`_note` wrote; nothing when it did not."""
-        try:
-            with open(f"{bundle.run_dir}/{name}", encoding="ascii") as file:
-                words = [line.split() for line in file]
-            return [process.Identity(int(pid), int(ticks), boot) for pid, ticks, boot in words]
-        except (OSError, ValueError):
-            return []
+            process.note(f"{bundle.run_dir}/server", process.identify(pid) if pid > 1 else None)
 
     @staticmethod
     def _address(bundle: Bundle) -> Address | None:

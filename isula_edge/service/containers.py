@@ -141,7 +141,7 @@ class Containers:
                     raise errors.InvalidArgument(
                         f"annotation {key} is for containers of pods", kind="annotation", ref=key
                     )
-        if guest is None or not guest.vm:
+        if engine.life.machine(name) is None:
             asked.check_settings(engine.features, settings)
         return name
 
@@ -298,8 +298,8 @@ class Containers:
 
     async def _take_limits(self, container: Container, settings: Settings) -> None:
         engine = self._engine
-        guest = engine.life.runtime(container.runtime).guest
-        if guest is None or not guest.vm or not container.running:
+        guest = engine.life.machine(container.runtime)
+        if guest is None or not container.running:
             await asyncio.to_thread(
                 take_limits, container, settings, self._table, engine.bundles, engine.cgroups
             )
@@ -445,8 +445,7 @@ class Containers:
 
     def _root(self, container: Container) -> str:
         """A running container's root: as its processes see it, where those are the host's."""
-        guest = self._life.runtime(container.runtime).guest
-        if guest is None or not guest.vm:
+        if self._life.machine(container.runtime) is None:
             return f"/proc/{container.state.pid}/root"
         return str(self._engine.bundles.load(container).spec["root"]["path"])
 

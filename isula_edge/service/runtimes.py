@@ -115,20 +115,17 @@ def shim_drivers(
     }
 
 
-def details(
-    drivers: Mapping[str, Runtime], configured: Mapping[str, RuntimeConfig]
-) -> list[dict[str, Any]]:
+def details(drivers: Mapping[str, Runtime]) -> list[dict[str, Any]]:
     """For ``isula info``: each runtime's name, type, program, and why it cannot be run ('')."""
     found = []
     for name, driver in sorted(drivers.items()):
         program = Program(name, str(getattr(driver, "program", "")))
-        known = configured.get(name)
         found.append(
             {
                 "name": name,
                 "type": "lxc" if name == "lxc" else _type(driver),
                 "path": program.path,
-                "vm": bool(known.vm if known else getattr(driver, "vm", False)),
+                "vm": driver.guest is not None and driver.guest.vm,
                 "problem": program.problem(),
             }
         )

@@ -212,8 +212,7 @@ class Stats:
             item.id: self._ask(guest, item)
             for item in containers
             if item.running
-            and (guest := self._engine.life.runtime(item.runtime).guest) is not None
-            and guest.vm
+            and (guest := self._engine.life.machine(item.runtime)) is not None
         }
         told = await asyncio.gather(*asked.values(), return_exceptions=True)
         return {

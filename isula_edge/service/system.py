@@ -64,7 +64,7 @@ def info(engine: Engine) -> dict[str, Any]:
         "root_dir": engine.config.graph,
         "default_runtime": engine.default_runtime,
         "runtimes": sorted(engine.runtimes),
-        "runtime_details": runtimes.details(engine.runtimes, engine.config.runtimes),
+        "runtime_details": runtimes.details(engine.runtimes),
         "registry_mirrors": list(engine.config.registry_mirrors),
         "quarantined": engine.quarantined(),
         "degraded": [

@@ -18,6 +18,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from isula_edge.sys import atomic
 from isula_edge.sys.boot import boot_id
 from isula_edge.sys.fds import write_all
 
@@ -32,9 +33,12 @@ __all__ = [
     "exit_code",
     "gone",
     "identify",
+    "note",
+    "noted",
     "python_command",
     "signal_process",
     "spawn",
+    "stat_fields",
 ]
 
 _DRAIN_S = 1.0
@@ -62,13 +66,18 @@ class Identity:
 
 def _stat(pid: int) -> tuple[str, int] | None:
     """State letter and start time (field 22 of proc_pid_stat(5)) of ``pid``."""
+    fields = stat_fields(pid)
+    return (fields[0].decode(), int(fields[19])) if fields else None
+
+
+def stat_fields(pid: int | str) -> list[bytes]:
+    """What follows the name in /proc/PID/stat: state, parent …; nothing when it is gone."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             data = file.read()
     except OSError:
-        return None
-    fields = data[data.rindex(b")") + 2 :].split()
-    return fields[0].decode(), int(fields[19])
+        return []
+    return data[data.rindex(b")") + 2 :].split()
 
 
 def identify(pid: int) -> Identity | None:
@@ -77,6 +86,25 @@ def identify(pid: int) -> Identity | None:
     if found is None:
         return None
     return Identity(pid, found[1], boot_id())
+
+
+def note(path: str, *found: Identity | None) -> None:
+    """Writes down who somebody is, at a moment when the pid is surely theirs; None is nobody.
+
+    ``path`` is on tmpfs: nothing of it outlives the boot.
+    """
+    lines = [f"{one.pid} {one.start_ticks} {one.boot}\n" for one in found if one is not None]
+    atomic.write(path, "".join(lines).encode(), durable=False)
+
+
+def noted(path: str) -> list[Identity]:
+    """What :func:`note` wrote, alive or not; nothing where it has not."""
+    try:
+        with open(path, encoding="ascii") as file:
+            words = [line.split() for line in file]
+        return [Identity(int(pid), int(ticks), boot) for pid, ticks, boot in words]
+    except (OSError, ValueError):
+        return []
 
 
 def end_all(file: str, is_wanted: Callable[[bytes], bool], most: int = -1) -> None:

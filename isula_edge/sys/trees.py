@@ -24,25 +24,15 @@ _ROUND_S = 0.05
 
 def parent(pid: int) -> int | None:
     """The parent of process ``pid``, 0 being nobody; None when there is no such process."""
-    found = _fields(str(pid)) if pid > 0 else []
+    found = process.stat_fields(pid) if pid > 0 else []
     return int(found[1]) if found else None
-
-
-def _fields(name: str) -> list[bytes]:
-    """State, parent and what follows of /proc/NAME/stat; nothing when it is gone."""
-    try:
-        with open(f"/proc/{name}/stat", "rb") as file:
-            data = file.read()
-    except OSError:
-        return []
-    return data[data.rindex(b")") + 2 :].split()
 
 
 def _descendants(root: int) -> list[int]:
     children: dict[int, list[int]] = {}
     living = set()
     for name in filter(str.isdigit, os.listdir("/proc")):
-        found = _fields(name)
+        found = process.stat_fields(name)
         if found:
             children.setdefault(int(found[1]), []).append(int(name))
             if found[0] not in (b"Z", b"X"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from tests.fakes import kata_runtime
 from tests.fakes.measuring import Measuring
-from tests.rig import Engine
+from tests.rig import Engine, loaded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,12 +43,8 @@ def shared_engine(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Ite
     """An engine with busybox:latest that also answers what only the CRI asks for."""
     folder = tmp_path_factory.mktemp("runtimes")
     engine = Measuring(folder, config=configuration(folder))
-    try:
-        engine.start()
-        engine.ok("load", "-i", str(images / "docker.tar"))
+    with loaded(engine, images):
         yield engine
-    finally:
-        engine.close()
 
 
 @pytest.fixture
@@ -58,20 +55,6 @@ def measuring(shared_engine: Measuring) -> Iterator[Measuring]:
 
 
 @pytest.fixture
-def make_engine(tmp_path: Path, images: Path) -> Iterator[Callable[..., Engine]]:
-    """Makes started engines of a test's own, with busybox: ``make_engine(*flags)``."""
-    made: list[Engine] = []
-
-    def make(*args: str) -> Engine:
-        config = configuration(tmp_path)
-        engine = Engine(tmp_path / f"engine{len(made)}", *args, config=config)
-        made.append(engine)
-        engine.start()
-        engine.ok("load", "-i", str(images / "docker.tar"))
-        return engine
-
-    try:
-        yield make
-    finally:
-        for engine in made:
-            engine.close()
+def make_engine(make_engine: Callable[..., Engine], tmp_path: Path) -> Callable[..., Engine]:
+    """As everywhere, with those runtimes: ``make_engine(*flags)``."""
+    return functools.partial(make_engine, config=configuration(tmp_path))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.fakes.measuring import Measuring
-from tests.rig import until
+from tests.rig import loaded, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -84,12 +84,8 @@ def shared_measuring(
 ) -> Iterator[Measuring]:
     """An engine with busybox that also answers what only the CRI asks for."""
     engine = Measuring(tmp_path_factory.mktemp("measuring"))
-    try:
-        engine.start()
-        engine.ok("load", "-i", str(images / "docker.tar"))
+    with loaded(engine, images):
         yield engine
-    finally:
-        engine.close()
 
 
 @pytest.fixture

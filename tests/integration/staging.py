@@ -7,31 +7,29 @@ import os
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from isula_edge.sys import mounts
 from tests.fakes.driven import Driven
-from tests.rig import Engine
+from tests.rig import Engine, loaded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = ["driven", "shared_mount"]
 
+D = TypeVar("D", bound=Driven)
+
 
 @contextlib.contextmanager
-def driven(images: Path, driver: str) -> Iterator[Driven]:
+def driven(images: Path, driver: str, kind: type[D]) -> Iterator[D]:
     """An engine with busybox below a directory that any user may search, as /run is."""
     with tempfile.TemporaryDirectory(prefix="isula-") as name:
         os.chmod(name, 0o711)
         folder = Path(name)
-        loader = Engine(folder, "--storage-driver", driver)
-        try:
-            loader.start()
-            loader.ok("load", "-i", str(images / "docker.tar"))
-        finally:
-            loader.close()
-        engine = Driven(folder, driver)
+        with loaded(Engine(folder, "--storage-driver", driver), images):
+            pass
+        engine = kind(folder, driver)
         try:
             yield engine
         finally:

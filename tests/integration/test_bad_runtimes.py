@@ -15,7 +15,7 @@ import pytest
 
 from tests.cri.leavings import cgroups, processes
 from tests.fakes.bad_runtimes import FAULTS, bad_runtime, foreign_program, old_runtime
-from tests.rig import Engine, until
+from tests.rig import Engine, loaded, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,14 +33,10 @@ def bad_engine(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Iterat
     folder = tmp_path_factory.mktemp("bad-engine")
     config = {"runtimes": {"bad": {"path": f"{folder}/bad/runtime", "timeout": _TIMEOUT_S}}}
     engine = Engine(folder, config=config)
-    try:
-        engine.start()
-        engine.ok("load", "-i", str(images / "docker.tar"))
+    with loaded(engine, images):
         # threads, caches and sockets of a first time
         engine.ok("run", "--rm", "--runtime", "runc", "busybox", "true")
         yield engine
-    finally:
-        engine.close()
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ tests/unit/runtime/test_injection.py has every value; here are those that a cont
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +14,13 @@ import pytest
 from isula_edge.oci.options import Settings
 from tests.fakes.documents import Documents
 from tests.fakes.driven import EngineFailure
-from tests.rig import Engine
+from tests.integration.staging import driven
 from tests.unit.runtime.test_injection import NASTY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from tests.rig import Engine
 
 pytestmark = [pytest.mark.root, pytest.mark.lxc]
 
@@ -30,19 +31,8 @@ HEX = "od -An -v -tx1 | tr -d ' \\n'"
 
 @pytest.fixture(scope="module")
 def shared(images: Path) -> Iterator[Documents]:
-    with tempfile.TemporaryDirectory(prefix="isula-") as name:
-        os.chmod(name, 0o711)
-        loader = Engine(Path(name), "--storage-driver", "overlay")
-        try:
-            loader.start()
-            loader.ok("load", "-i", str(images / "docker.tar"))
-        finally:
-            loader.close()
-        engine = Documents(Path(name), "overlay")
-        try:
-            yield engine
-        finally:
-            engine.close()
+    with driven(images, "overlay", Documents) as engine:
+        yield engine
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 from tests.cri.leavings import cgroups, processes
 from tests.fakes import kata_runtime
 from tests.fakes.measuring import Measuring
-from tests.rig import until
+from tests.rig import loaded, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,12 +33,8 @@ def kata_engine(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Itera
     engine = Measuring(
         folder, config={"default-runtime": "kata", "runtimes": {"kata": {"path": str(path)}}}
     )
-    try:
-        engine.start()
-        engine.ok("load", "-i", str(images / "docker.tar"))
+    with loaded(engine, images):
         yield engine
-    finally:
-        engine.close()
 
 
 @pytest.fixture

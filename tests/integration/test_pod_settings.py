@@ -33,7 +33,7 @@ SHOW = "grep ^Cap /proc/self/status"
 
 @pytest.fixture(scope="module")
 def shared(images: Path) -> Iterator[Driven]:
-    with driven(images, "overlay") as found:
+    with driven(images, "overlay", Driven) as found:
         yield found
 
 

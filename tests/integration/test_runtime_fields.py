@@ -7,7 +7,6 @@ docs/runtimes.md lists the fields; those that lxc refuses are in tests/unit/runt
 from __future__ import annotations
 
 import os
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ import pytest
 from isula_edge.oci.options import Settings
 from tests.fakes.documents import Documents
 from tests.fakes.driven import EngineFailure
-from tests.rig import Engine
+from tests.integration.staging import driven
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,19 +34,8 @@ NULL = {"type": "c", "major": 1, "minor": 3}
 @pytest.fixture(scope="module")
 def shared(images: Path) -> Iterator[Documents]:
     """An engine whose documents are changed, below a directory that any user may search."""
-    with tempfile.TemporaryDirectory(prefix="isula-") as name:
-        os.chmod(name, 0o711)
-        loader = Engine(Path(name), "--storage-driver", "overlay")
-        try:
-            loader.start()
-            loader.ok("load", "-i", str(images / "docker.tar"))
-        finally:
-            loader.close()
-        engine = Documents(Path(name), "overlay")
-        try:
-            yield engine
-        finally:
-            engine.close()
+    with driven(images, "overlay", Documents) as engine:
+        yield engine
 
 
 @pytest.fixture

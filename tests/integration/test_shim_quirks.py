@@ -16,7 +16,7 @@ import pytest
 from tests.cri.leavings import processes
 from tests.fakes import shim
 from tests.fakes.shim import Quirks
-from tests.rig import Engine, until
+from tests.rig import Engine, loaded, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,12 +59,8 @@ def shims(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Iterator[En
         place.mkdir()
         runtimes[name] = {"runtimeType": str(shim.install(place, kind))}
     engine = Engine(folder / "engine", config={"runtimes": runtimes})
-    try:
-        engine.start()
-        engine.ok("load", "-i", str(images / "docker.tar"))
+    with loaded(engine, images):
         yield engine
-    finally:
-        engine.close()
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ MAPS = ((0, 300_000, 65_536),)
 
 @pytest.fixture(scope="module", params=["overlay", "vfs"])
 def shared(request: pytest.FixtureRequest, images: Path) -> Iterator[Driven]:
-    with driven(images, request.param) as found:
+    with driven(images, request.param, Driven) as found:
         yield found
 
 

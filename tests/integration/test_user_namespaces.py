@@ -28,7 +28,7 @@ KINDS = ("user", "net", "ipc", "uts")
 
 @pytest.fixture(scope="module", params=["overlay", "overlay1", "vfs"])
 def shared(request: pytest.FixtureRequest, images: Path) -> Iterator[Driven]:
-    with driven(images, request.param) as found:
+    with driven(images, request.param, Driven) as found:
         yield found
 
 

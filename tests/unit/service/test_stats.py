@@ -79,7 +79,7 @@ def engine(paths: dict[str, dict[str, str]], guest: object = None) -> Engine:
     fake = SimpleNamespace(
         life=SimpleNamespace(
             rootfs_data=lambda item: paths.get(item.id, {}),
-            runtime=lambda _: SimpleNamespace(guest=guest),
+            machine=lambda _: guest,
         ),
         background=lambda work: tasks.add(asyncio.ensure_future(work)),
         layers=SimpleNamespace(driver=SimpleNamespace(home="/graph")),
