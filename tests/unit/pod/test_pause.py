@@ -15,6 +15,8 @@ from elftools.elf.elffile import ELFFile
 from isula_edge import errors
 from isula_edge.pod import pause
 from isula_edge.sys.elf_program import BASE
+from isula_edge.sys.process import stat_fields
+from tests.rig import until
 from tests.unit.profile.machines import EVERY, code_of
 
 
@@ -60,6 +62,8 @@ def test_it_tells_the_pid_of_a_child_that_has_given_everything_up(tmp_path: Path
     told = subprocess.run([path], stdout=subprocess.PIPE, check=True, timeout=60).stdout
     (pid,) = struct.unpack("<I", told)
     try:
+        # it is told before the child is done
+        until(lambda: stat_fields(pid)[:1] == [b"S"], "the child sleeping")
         status = dict(
             line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
         )
